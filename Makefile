@@ -1,0 +1,68 @@
+# Two commands for a newcomer: `make run` and `make test`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Which extras are installed is remembered by a stamp each, so that a second run starts at once.
+RUN_STAMP := $(VENV)/run.stamp
+DEV_STAMP := $(VENV)/dev.stamp
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(RUN_STAMP) ## start the service on the embedded database, mails to the console
+	@exec $(BIN)/identity serve
+
+.PHONY: test
+test: $(DEV_STAMP) ## run the tests
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: check
+check: $(DEV_STAMP) ## format, lint, types, proto lint, drift of the stubs (changes nothing)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(BIN)/python -m scripts.stubs --check
+
+.PHONY: format
+format: $(DEV_STAMP) ## format the code and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: proto
+proto: $(DEV_STAMP) ## generate identity/v1 from protos/
+	$(BIN)/python -m scripts.stubs
+
+.PHONY: migrate
+migrate: $(RUN_STAMP) ## bring the database in IDENTITY_DATABASE_URL to the newest schema
+	$(BIN)/identity migrate
+
+.PHONY: constraints
+constraints: ## resolve the dependencies anew and pin them in constraints.txt
+	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
+	build/constraints/bin/python -m pip install --quiet --editable '.[dev]'
+	{ echo '# The exact set that is tested. Made by `make constraints`; names no index.'; \
+	  build/constraints/bin/python -m pip freeze --exclude-editable; } > constraints.txt
+	rm -rf build/constraints
+
+.PHONY: clean
+clean: ## remove what was built and installed; the embedded database in var/ stays
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[postgres]'
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(RUN_STAMP)

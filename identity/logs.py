@@ -1,0 +1,78 @@
+"""One line an event on stderr: for people (console) or for machines (json)."""
+
+import logging
+import sys
+from enum import StrEnum
+from typing import TextIO
+
+import structlog
+from structlog.typing import Processor
+
+
+class LogFormat(StrEnum):
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def number(self) -> int:
+        """The level as the standard library counts it."""
+        return logging.getLevelNamesMapping()[self.name]
+
+
+class _Unbreakable:
+    """A stream whose failure is not the caller's: a full disk must not fail a registration."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError):  # ValueError: the stream is closed
+            return
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+
+class _Foreign(logging.Handler):
+    """Lines of libraries. Their exceptions' texts are left out: they quote what they were about."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, "library", logger=record.name, message=str(record.msg)
+        )
+
+
+def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = None) -> None:
+    """Sets up logging for the whole process. Call it once, before the first line."""
+    out = _Unbreakable(stream or sys.stderr)
+    renderer: Processor = (
+        structlog.processors.JSONRenderer()
+        if log_format is LogFormat.JSON
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level.number),
+        logger_factory=structlog.WriteLoggerFactory(file=out),  # type: ignore[arg-type]
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers = [_Foreign()]
+    # Below warning, libraries tell of statements and messages, whose values are people's.
+    root.setLevel(max(level.number, logging.WARNING))

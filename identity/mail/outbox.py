@@ -1,0 +1,130 @@
+"""The queue of mails in the database: what is due, who holds it, how it ended."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, insert, select, update
+
+from identity.database import Database
+from identity.models import OutboxMail, User, Verification
+
+# How long a deliverer holds what it claimed. The rows of one that died come due again then.
+LEASE = timedelta(seconds=60)
+
+
+def enqueue(connection: Connection, *, user_id: str, verification_id: bytes, now: datetime) -> None:
+    """Queues the mail of a verification, within the transaction that promises it."""
+    connection.execute(
+        insert(OutboxMail).values(
+            id=str(uuid.uuid4()),
+            user_id=user_id,
+            verification_id=verification_id,
+            created_at=now,
+            due_at=now,
+            attempts=0,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class QueuedVerification:
+    """A claimed row, with all that its mail needs."""
+
+    outbox_id: str
+    attempts: int  # failed ones so far
+    created_at: datetime
+    username: str
+    is_email_verified: bool
+    verification_id: bytes
+    email: str
+    key_fingerprint: str
+    expires_at: datetime
+
+
+class Outbox:
+    """One deliverer's view of the queue. Any number may work on it, in any process."""
+
+    def __init__(self, database: Database, holder: str, *, now: Callable[[], datetime]) -> None:
+        """`holder` names the deliverer; no two may share a name."""
+        self._database = database
+        self._holder = holder
+        self._now = now
+
+    def claim(self, limit: int) -> list[QueuedVerification]:
+        """Takes at most `limit` due rows, the longest due first, for the length of a lease."""
+        now = self._now()
+        due = (
+            select(OutboxMail.id)
+            .where(OutboxMail.due_at <= now)
+            .order_by(OutboxMail.due_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
+            .cte("due")  # evaluated once: a subquery in IN may be run again and exceed its limit
+        )
+        with self._database.write() as connection:
+            claimed = connection.scalars(
+                update(OutboxMail)
+                .where(OutboxMail.id.in_(select(due.c.id)))
+                .values(due_at=now + LEASE, claimed_by=self._holder)
+                .returning(OutboxMail.id)
+            ).all()
+            if not claimed:
+                return []
+            rows = connection.execute(
+                select(
+                    OutboxMail.id.label("outbox_id"),
+                    OutboxMail.attempts,
+                    OutboxMail.created_at,
+                    User.username,
+                    User.is_email_verified,
+                    Verification.id.label("verification_id"),
+                    Verification.email,
+                    Verification.key_fingerprint,
+                    Verification.expires_at,
+                )
+                .join(User, User.id == OutboxMail.user_id)
+                .join(Verification, Verification.id == OutboxMail.verification_id)
+                .where(OutboxMail.id.in_(claimed))
+                .order_by(OutboxMail.created_at)
+            ).mappings()
+            mails = [QueuedVerification(**row) for row in rows]
+            orphans = set(claimed).difference(mail.outbox_id for mail in mails)
+            if orphans:  # their verification was cleaned up: there is no link left to send
+                connection.execute(
+                    update(OutboxMail)
+                    .where(OutboxMail.id.in_(orphans))
+                    .values(due_at=None, claimed_by=None, dead_at=now, last_error="token gone")
+                )
+        return mails
+
+    def sent(self, outbox_id: str) -> bool:
+        """Settles a mail that was accepted. False if the lease has passed to another."""
+        return self._settle(outbox_id, due_at=None, sent_at=self._now(), last_error=None)
+
+    def retry(self, mail: QueuedVerification, reason: str, delay: timedelta) -> bool:
+        """Counts a failed attempt and makes the mail due again after `delay`."""
+        return self._settle(
+            mail.outbox_id,
+            due_at=self._now() + delay,
+            attempts=mail.attempts + 1,
+            last_error=reason,
+        )
+
+    def bury(self, outbox_id: str, reason: str) -> bool:
+        """Settles a mail that will never be sent, with the reason for the operator."""
+        return self._settle(outbox_id, due_at=None, dead_at=self._now(), last_error=reason)
+
+    def release(self, outbox_id: str) -> bool:
+        """Gives a claimed row back untried."""
+        return self._settle(outbox_id, due_at=self._now())
+
+    def _settle(self, outbox_id: str, **values: object) -> bool:
+        with self._database.write() as connection:
+            result = connection.execute(
+                update(OutboxMail)
+                .where(OutboxMail.id == outbox_id, OutboxMail.claimed_by == self._holder)
+                .values(claimed_by=None, **values)
+            )
+        return result.rowcount == 1

@@ -1,0 +1,65 @@
+"""Renders mails from the templates beside this module."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+_SUBJECT = "Please confirm your e-mail address"
+
+
+@dataclass(frozen=True)
+class VerificationMail:
+    """What the mail that asks for a proof of an address says."""
+
+    outbox_id: str
+    username: str
+    email: str
+    token: str
+    expires_at: datetime
+    written_at: datetime
+
+
+class Templates:
+    """Renders mails in text and HTML, every value escaped in HTML."""
+
+    def __init__(self, sender: Address, verification_url: str) -> None:
+        """`verification_url` holds `{token}` where the token goes."""
+        self._sender = sender
+        self._verification_url = verification_url
+        self._environment = Environment(
+            loader=PackageLoader("identity.mail"),
+            autoescape=select_autoescape(),
+            undefined=StrictUndefined,
+            keep_trailing_newline=True,
+        )
+
+    def verification(self, mail: VerificationMail) -> EmailMessage:
+        """The mail with the link that proves the address."""
+        values = {
+            "subject": _SUBJECT,
+            "username": mail.username,
+            "link": self._verification_url.replace("{token}", mail.token),
+            "expires_at": f"{mail.expires_at:%Y-%m-%d %H:%M} UTC",
+        }
+        message = EmailMessage(policy=SMTP)
+        message["From"] = self._sender
+        message["To"] = Address(addr_spec=mail.email)
+        message["Subject"] = _SUBJECT
+        message["Date"] = format_datetime(mail.written_at)
+        # The same at every attempt: mailboxes that know it show a duplicate once.
+        message["Message-ID"] = f"<{mail.outbox_id}@{self._sender.domain or 'identity'}>"
+        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation replies
+        # 7bit keeps the link on one line; quoted-printable would break it and escape its "=".
+        message.set_content(self._render("verification.txt", values), cte="7bit")
+        message.add_alternative(
+            self._render("verification.html", values), subtype="html", cte="7bit"
+        )
+        return message
+
+    def _render(self, name: str, values: dict[str, str]) -> str:
+        return self._environment.get_template(name).render(values)

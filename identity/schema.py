@@ -1,0 +1,23 @@
+"""Migrates the schema with Alembic. Only here is Alembic imported: it takes 0.4 s."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.engine import URL
+
+_PACKAGE = Path(__file__).parent
+
+
+def upgrade(url: URL) -> None:
+    """Brings the database to the newest revision. Harmless where it is there already."""
+    command.upgrade(configuration(url), "head")
+
+
+def configuration(url: URL) -> Config:
+    """Alembic's configuration in code: `[tool.alembic]` is only there in a checkout."""
+    packaged = _PACKAGE / "migrations"  # in a wheel; in a checkout they stand beside the package
+    scripts = packaged if packaged.is_dir() else _PACKAGE.parent / "migrations"
+    config = Config(attributes={"url": url})
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    return config

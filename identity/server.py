@@ -1,0 +1,200 @@
+"""The composition root: the only place that wires the parts."""
+
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Final
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from identity import embedded
+from identity.config import ConfigurationError, Endpoint, Settings
+from identity.database import REVISIONS, Database
+from identity.interceptors.observe import ObserveInterceptor
+from identity.interceptors.ratelimit import RateLimitInterceptor
+from identity.mail.deliverer import Deliverer
+from identity.mail.outbox import Outbox
+from identity.mail.sender import Sender
+from identity.mail.templates import Templates
+from identity.ratelimit.memory import MemoryStore
+from identity.ratelimit.window import Limit
+from identity.security.passwords import PasswordHasher
+from identity.security.tokens import TokenSigner
+from identity.servicers.identity import IdentityServicer
+from identity.services.registration import RegistrationService
+from identity.services.verification import VerificationIssuer, VerificationService
+from identity.v1 import identity_pb2, identity_pb2_grpc
+
+MAXIMUM_REQUEST = 64 * 1024  # bytes; the longest honest one is under 1 KiB
+# Threads beside those that wait for a hash, so that light calls are always answered.
+LIGHT_THREADS: Final = 16
+# All that stopping takes must fit into the 10 s after which supervisors kill.
+GRACE: Final = 6.0  # seconds for calls that have begun
+GRACE_FOR_MAIL: Final = 2.0  # seconds for the mail at hand
+
+_SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
+
+_log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The service can't start. The text is one line for the operator."""
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+class Service:
+    """The running service: all its parts, started and stopped together."""
+
+    def __init__(self, settings: Settings, now: Callable[[], datetime] = utc_now) -> None:
+        """Wires the parts; nothing runs yet. Raises ConfigurationError or StartError."""
+        cores = _cores()
+        signer = TokenSigner(_signing_keys(settings))
+        self._database = _open_database(settings)
+        self._hasher = PasswordHasher(settings.bcrypt_cost, cores)
+        self._deliverer = Deliverer(
+            Outbox(self._database, f"{socket.gethostname()[:40]}/{os.getpid()}", now=now),
+            _sender(settings),
+            Templates(settings.email_from, settings.verification_url),
+            signer,
+            now=now,
+        )
+        servicer = IdentityServicer(
+            RegistrationService(
+                self._database,
+                self._hasher,
+                VerificationIssuer(signer, settings.verification_ttl),
+                now=now,
+                mail_queued=self._deliverer.wake,
+            ),
+            VerificationService(self._database, signer, now=now),
+        )
+        limit = Limit.per_seconds(
+            settings.rate_limit.calls, settings.rate_limit.period.total_seconds()
+        )
+        self._health = health.HealthServicer(
+            experimental_thread_pool=ThreadPoolExecutor(1, thread_name_prefix="health")
+        )
+        self._server = grpc.server(
+            ThreadPoolExecutor(
+                self._hasher.admitted_at_most + LIGHT_THREADS, thread_name_prefix="rpc"
+            ),
+            interceptors=[
+                ObserveInterceptor(),
+                RateLimitInterceptor(MemoryStore(limit), limit),
+            ],
+            options=(
+                ("grpc.max_receive_message_length", MAXIMUM_REQUEST),
+                # On by default, and a second server would bind the same port without a word.
+                ("grpc.so_reuseport", 0),
+            ),
+        )
+        identity_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if settings.reflection:
+            _add_reflection(self._server)
+        self.endpoint = _bind(self._server, settings.listen)
+
+    def start(self) -> None:
+        """Begins to answer calls and to deliver mails."""
+        self._server.start()
+        self._deliverer.start()
+        for name in ("", _SERVICE):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def stop(self) -> None:
+        """Refuses new calls, lets those that have begun end, and stops, within 10 seconds."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(GRACE).wait()
+        self._deliverer.stop(GRACE_FOR_MAIL)
+        self._hasher.close()
+        self._database.close()
+
+
+def _signing_keys(settings: Settings) -> tuple[str, ...]:
+    if settings.secret_keys is not None:
+        return settings.secret_keys
+    if not settings.is_embedded:
+        # One made up here would differ from process to process: half of the links would not work.
+        raise ConfigurationError(
+            "IDENTITY_SECRET_KEYS: required with a database other than the default one"
+        )
+    embedded.make_directory()
+    return embedded.keys()
+
+
+def _open_database(settings: Settings) -> Database:
+    if settings.is_embedded:
+        embedded.make_directory()
+    database = Database(settings.database_url)
+    revision = database.revision()
+    if revision == REVISIONS[-1]:
+        return database
+    if revision is None or revision in REVISIONS:
+        if not settings.is_embedded:
+            raise StartError(
+                f"the database is at revision {revision or 'none'}, this release needs "
+                f"{REVISIONS[-1]}: run `identity migrate`"
+            )
+        from identity import schema  # noqa: PLC0415 - 0.4 s that other starts need not pay
+
+        schema.upgrade(settings.database_url)
+    else:
+        _log.warning("schema_ahead", revision=revision, newest_known=REVISIONS[-1])
+    return database
+
+
+def _sender(settings: Settings) -> Sender:
+    if settings.email_sender == "smtp":
+        from identity.mail.smtp import SmtpSender, SmtpServer, SmtpTls  # noqa: PLC0415
+
+        password = settings.smtp_password
+        return SmtpSender(
+            SmtpServer(
+                settings.smtp_host,
+                settings.smtp_port,
+                SmtpTls(settings.smtp_tls),
+                settings.smtp_username,
+                password.get_secret_value() if password else None,
+            ),
+            settings.email_from.addr_spec,
+            ssl.create_default_context(),
+        )
+    from identity.mail.console import ConsoleSender  # noqa: PLC0415
+
+    if not settings.is_embedded:
+        _log.warning("mail_goes_to_the_console", hint="set IDENTITY_EMAIL_SENDER")
+    return ConsoleSender(sys.stdout)
+
+
+def _add_reflection(server: grpc.Server) -> None:
+    # Imported for its descriptors: reflection can then show the details of an error.
+    from google.rpc import error_details_pb2  # noqa: F401, PLC0415
+    from grpc_reflection.v1alpha import reflection  # noqa: PLC0415
+
+    reflection.enable_server_reflection(
+        (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+
+
+def _bind(server: grpc.Server, listen: Endpoint) -> Endpoint:
+    try:
+        port = server.add_insecure_port(str(listen))
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise StartError(f"IDENTITY_LISTEN: cannot listen on {listen}: in use, or not ours")
+    return Endpoint(listen.host, port)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,89 @@
+"""Proving e-mail addresses."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, insert, select, update
+
+from identity.database import Database
+from identity.errors import TokenExpired, TokenUsed
+from identity.mail.outbox import enqueue
+from identity.models import User, Verification
+from identity.security.tokens import TokenSigner
+
+
+@dataclass(frozen=True)
+class VerifiedUser:
+    """A user whose address is proven."""
+
+    id: str
+    username: str
+    email: str
+
+
+class VerificationIssuer:
+    """Issues pending verifications, each with its mail."""
+
+    def __init__(self, signer: TokenSigner, lifetime: timedelta) -> None:
+        self.lifetime = lifetime
+        self._signer = signer
+
+    def issue(self, connection: Connection, *, user_id: str, email: str, now: datetime) -> None:
+        """Writes a verification and its outbox row, within the caller's transaction."""
+        verification_id = self._signer.new_id()
+        connection.execute(
+            insert(Verification).values(
+                id=verification_id,
+                user_id=user_id,
+                email=email,
+                key_fingerprint=self._signer.fingerprint,
+                created_at=now,
+                expires_at=now + self.lifetime,
+            )
+        )
+        enqueue(connection, user_id=user_id, verification_id=verification_id, now=now)
+
+
+class VerificationService:
+    """Redeems tokens."""
+
+    def __init__(
+        self, database: Database, signer: TokenSigner, *, now: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._signer = signer
+        self._now = now
+
+    def verify(self, token: str) -> VerifiedUser:
+        """Marks the token's user as verified, which uses up all tokens of that user.
+
+        Raises TokenInvalid (before any query), TokenUsed, TokenExpired, DatabaseUnavailable.
+        A repeat changes nothing and raises TokenUsed.
+        """
+        token_id = self._signer.open(token)
+        now = self._now()
+        # One statement decides: of any number of calls at once, one finds the user unverified.
+        owner = select(Verification.user_id).where(
+            Verification.id == token_id, Verification.expires_at > now
+        )
+        address = select(Verification.email).where(Verification.id == token_id)
+        with self._database.write() as connection:
+            verified = connection.execute(
+                update(User)
+                .where(
+                    User.is_email_verified.is_(False),
+                    User.id == owner.scalar_subquery(),
+                    User.email == address.scalar_subquery(),
+                )
+                .values(is_email_verified=True, held_until=None, updated_at=now)
+                .returning(User.id, User.username, User.email)
+            ).one_or_none()
+            if verified is not None:
+                return VerifiedUser(verified.id, verified.username, verified.email)
+            used = connection.scalar(
+                select(User.is_email_verified)
+                .join(Verification, Verification.user_id == User.id)
+                .where(Verification.id == token_id)
+            )
+        raise TokenUsed if used else TokenExpired

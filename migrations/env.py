@@ -1,0 +1,55 @@
+"""Alembic's environment, for `identity migrate` and for `alembic` in a checkout."""
+
+from typing import Literal
+
+from alembic import context
+from sqlalchemy import Connection
+
+from identity import config, embedded
+from identity.database import Database
+from identity.models import Base, UtcDateTime
+
+
+def plain(kind: str, item: object, _context: object) -> str | Literal[False]:
+    """Writes our own types as what they are in the database: revisions outlive our code."""
+    if kind == "type" and isinstance(item, UtcDateTime):
+        return "sa.DateTime(timezone=True)"
+    return False
+
+
+def run(connection: Connection) -> None:
+    """Runs the migrations on this connection, in one transaction."""
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        # SQLite alters a table by copying it.
+        render_as_batch=connection.dialect.name == "sqlite",
+        # Both databases can; Alembic assumes that SQLite can't.
+        transactional_ddl=True,
+        compare_server_default=True,
+        render_item=plain,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def main() -> None:
+    """Finds the database: handed over in code, or in the environment."""
+    url = context.config.attributes.get("url")
+    if url is None:
+        settings = config.load()
+        if settings.is_embedded:
+            embedded.make_directory()
+        url = settings.database_url
+    database = Database(url)
+    with database.engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            # A copied table is dropped, and with foreign keys on that would delete what refers
+            # to it. The pragma does nothing inside a transaction.
+            connection.connection.execute("PRAGMA foreign_keys = OFF")
+        run(connection)
+        connection.commit()
+    database.close()
+
+
+main()
