@@ -1,6 +1,7 @@
 """The program `identity`."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -65,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(settings: config.Settings) -> int:
+    # gRPC's core writes lines of its own form to stderr; what they say, ours say. Read on import.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from identity import logs  # noqa: PLC0415 - `migrate` and `--help` start without the server
     from identity.server import Service, StartError  # noqa: PLC0415
 

@@ -84,7 +84,7 @@ def _endpoint(value: Any) -> Endpoint:  # noqa: ANN401 - what the environment ho
 
 def _database_url(value: Any) -> URL:  # noqa: ANN401
     try:
-        url = make_url(str(value))
+        url = make_url(value if isinstance(value, URL) else str(value))
     except ArgumentError:
         raise ValueError("must be a SQLAlchemy URL") from None
     if url.drivername in {"sqlite", "sqlite+pysqlite"}:
@@ -97,7 +97,7 @@ def _database_url(value: Any) -> URL:  # noqa: ANN401
     return url
 
 
-def secret_keys(value: Any) -> tuple[str, ...]:  # noqa: ANN401
+def parse_secret_keys(value: Any) -> tuple[str, ...]:  # noqa: ANN401
     """The keys of a comma-separated list. Raises ValueError."""
     keys = tuple(key.strip() for key in str(value).split(","))
     if any(len(key) < MINIMUM_KEY_LENGTH for key in keys):
@@ -209,14 +209,15 @@ class Settings(BaseSettings):
         frozen=True,
         hide_input_in_errors=True,
         extra="forbid",
+        validate_default=False,  # they are of their final types already
     )
 
     listen: Annotated[Endpoint, NoDecode, PlainValidator(_endpoint)] = Endpoint("127.0.0.1", 50051)
     database_url: Annotated[URL, NoDecode, PlainValidator(_database_url)] = Field(
         make_url(EMBEDDED_DATABASE), repr=False
     )
-    secret_keys: Annotated[tuple[str, ...], NoDecode, PlainValidator(secret_keys)] | None = Field(
-        None, repr=False
+    secret_keys: Annotated[tuple[str, ...], NoDecode, PlainValidator(parse_secret_keys)] | None = (
+        Field(None, repr=False)
     )
     email_sender: Annotated[str, PlainValidator(_email_sender)] = "console"
     email_from: Annotated[Address, NoDecode, PlainValidator(_email_from)] = Address(

@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from identity.config import MINIMUM_KEY_LENGTH, ConfigurationError, secret_keys
+from identity.config import MINIMUM_KEY_LENGTH, ConfigurationError, parse_secret_keys
 
 DIRECTORY: Final = Path("var")
 KEY_FILE: Final = DIRECTORY / "secret.keys"
@@ -26,7 +26,7 @@ def keys() -> tuple[str, ...]:
     try:
         if not KEY_FILE.exists():
             _write_new_key()
-        return secret_keys(KEY_FILE.read_text("utf-8").strip())
+        return parse_secret_keys(KEY_FILE.read_text("utf-8").strip())
     except ValueError as error:
         raise ConfigurationError(f"{KEY_FILE}: {error}") from None
     except OSError as error:

@@ -1,5 +1,6 @@
 """Alembic's environment, for `identity migrate` and for `alembic` in a checkout."""
 
+from contextlib import closing
 from typing import Literal
 
 from alembic import context
@@ -41,15 +42,13 @@ def main() -> None:
         if settings.is_embedded:
             embedded.make_directory()
         url = settings.database_url
-    database = Database(url)
-    with database.engine.connect() as connection:
+    with closing(Database(url)) as database, database.engine.connect() as connection:
         if connection.dialect.name == "sqlite":
             # A copied table is dropped, and with foreign keys on that would delete what refers
             # to it. The pragma does nothing inside a transaction.
             connection.connection.execute("PRAGMA foreign_keys = OFF")
         run(connection)
         connection.commit()
-    database.close()
 
 
 main()

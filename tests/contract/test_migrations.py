@@ -1,0 +1,75 @@
+"""The schema: every revision up and down on both databases, and no drift from the models."""
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import DateTime, inspect, text
+from sqlalchemy.engine import URL, make_url
+
+from identity import schema
+from identity.database import REVISIONS, Database
+from identity.models import Base
+
+
+def tables(url: URL) -> set[str]:
+    database = Database(url)
+    try:
+        return set(inspect(database.engine).get_table_names())
+    finally:
+        database.close()
+
+
+def test_every_revision_goes_up_down_and_up_again(empty_database_url: URL) -> None:
+    configuration = schema.configuration(empty_database_url)
+    for revision in REVISIONS:
+        command.upgrade(configuration, revision)
+        command.downgrade(configuration, "-1")
+        command.upgrade(configuration, revision)
+    command.downgrade(configuration, "base")
+    assert tables(empty_database_url) == {"alembic_version"}
+    schema.upgrade(empty_database_url)
+    assert tables(empty_database_url) == {"alembic_version", *Base.metadata.tables}
+
+
+def test_the_migrated_schema_is_what_the_models_say(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_the_program_knows_every_revision_without_reading_them() -> None:
+    configuration = schema.configuration(make_url("sqlite:///unused.db"))
+    script = ScriptDirectory.from_config(configuration)
+    assert [revision.revision for revision in script.walk_revisions()][::-1] == list(REVISIONS)
+
+
+def test_migrating_twice_is_harmless(empty_database_url: URL) -> None:
+    schema.upgrade(empty_database_url)
+    schema.upgrade(empty_database_url)
+    database = Database(empty_database_url)
+    assert database.revision() == REVISIONS[-1]
+    database.close()
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: URL) -> None:
+    database = Database(empty_database_url)
+    with database.write() as connection:
+        connection.execute(text("CREATE TABLE outbox (id INTEGER)"))  # in the revision's way
+    with pytest.raises(Exception, match="already exists"):
+        schema.upgrade(empty_database_url)
+    assert "users" not in tables(empty_database_url)
+    database.close()
+
+
+def test_times_are_stored_with_their_zone(postgres_url: URL) -> None:
+    database = Database(postgres_url)
+    for table in Base.metadata.tables:
+        for column in inspect(database.engine).get_columns(table):
+            if column["name"].endswith(("_at", "_until")):
+                assert isinstance(column["type"], DateTime)
+                assert column["type"].timezone
+    database.close()

@@ -1,0 +1,199 @@
+"""SMTP against a real server: what is accepted, refused, protected."""
+
+import datetime
+import ssl
+from collections.abc import Iterator
+from email.headerregistry import Address
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from identity.mail.sender import Mail, PermanentFailure, TemporaryFailure
+from identity.mail.smtp import SmtpSender, SmtpServer, SmtpTls
+from tests.mailbox import Mailbox
+
+FROM = "identity@example.com"
+
+
+def mail(to: str = "ann@example.com") -> Mail:
+    message = EmailMessage()
+    message["From"] = Address("", "identity", "example.com")
+    message["To"] = to
+    message["Subject"] = "Hello"
+    message.set_content("Hello.")
+    return Mail("7", to, message)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 and localhost, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate, private = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return certificate, private
+
+
+@pytest.fixture
+def server_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    return context
+
+
+@pytest.fixture
+def trusting(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    """What a client that trusts the certificate verifies with."""
+    return ssl.create_default_context(cafile=certificate[0])
+
+
+@pytest.fixture
+def plain() -> Iterator[Mailbox]:
+    with Mailbox() as opened:
+        yield opened
+
+
+def sender(
+    mailbox: Mailbox,
+    tls: SmtpTls = SmtpTls.NONE,
+    context: ssl.SSLContext | None = None,
+    login: tuple[str, str] | tuple[None, None] = (None, None),
+) -> SmtpSender:
+    return SmtpSender(SmtpServer("localhost", mailbox.port, tls, *login), FROM, context)
+
+
+def test_several_mails_go_over_one_connection(plain: Mailbox) -> None:
+    smtp = sender(plain)
+    for number in range(3):
+        smtp.send(mail(f"u{number}@example.com"))
+    smtp.close()
+    assert [plain.next()["To"] for _ in range(3)] == [f"u{n}@example.com" for n in range(3)]
+    assert plain.connections == 1
+
+
+def test_a_closed_sender_connects_anew(plain: Mailbox) -> None:
+    smtp = sender(plain)
+    for _ in range(2):
+        smtp.send(mail())
+        smtp.close()
+    assert plain.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "failure", "reason"),
+    [
+        ("RCPT", "550 5.1.1 ann@example.com unknown", PermanentFailure, "smtp 550 to RCPT"),
+        ("RCPT", "451 try ann@example.com later", TemporaryFailure, "smtp 451 to RCPT"),
+        ("DATA", "554 spam from ann@example.com", PermanentFailure, "smtp 554 to DATA"),
+        ("DATA", "452 full", TemporaryFailure, "smtp 452 to DATA"),
+        ("MAIL", "421 closing", TemporaryFailure, "smtp SMTPSenderRefused 421"),
+    ],
+)
+def test_a_refusal_is_told_by_its_code_without_the_servers_text(
+    plain: Mailbox, command: str, answer: str, failure: type[Exception], reason: str
+) -> None:
+    plain.answers[command] = [answer]
+    smtp = sender(plain)
+    with pytest.raises(failure) as caught:
+        smtp.send(mail())
+    assert str(caught.value) == reason
+    smtp.send(mail())  # the next one is not harmed
+    smtp.close()
+    plain.next()
+    assert plain.is_empty()
+
+
+def test_a_server_that_is_down_is_a_temporary_failure() -> None:
+    with Mailbox() as gone:
+        pass
+    with pytest.raises(TemporaryFailure, match=r"^smtp ConnectionRefusedError$"):
+        sender(gone).send(mail())
+
+
+def test_a_connection_that_was_lost_meanwhile_costs_one_attempt(plain: Mailbox) -> None:
+    smtp = sender(plain)
+    smtp.send(mail())
+    plain.drop_connections()
+    with pytest.raises(TemporaryFailure):
+        smtp.send(mail())
+    smtp.send(mail())
+    smtp.close()
+
+
+@pytest.mark.parametrize("tls", [SmtpTls.STARTTLS, SmtpTls.TLS])
+def test_a_mail_goes_over_tls_to_a_server_that_is_trusted(
+    server_tls: ssl.SSLContext, trusting: ssl.SSLContext, tls: SmtpTls
+) -> None:
+    with Mailbox(tls=server_tls, tls_from_start=tls is SmtpTls.TLS) as mailbox:
+        smtp = sender(mailbox, tls, trusting)
+        smtp.send(mail())
+        smtp.close()
+        assert mailbox.next()["To"] == "ann@example.com"
+        assert mailbox.was_protected
+
+
+@pytest.mark.parametrize("tls", [SmtpTls.STARTTLS, SmtpTls.TLS])
+def test_a_server_with_an_unknown_certificate_gets_no_mail(
+    server_tls: ssl.SSLContext, tls: SmtpTls
+) -> None:
+    with Mailbox(tls=server_tls, tls_from_start=tls is SmtpTls.TLS) as mailbox:
+        with pytest.raises(TemporaryFailure, match="SSLCertVerificationError"):
+            sender(mailbox, tls).send(mail())
+        assert mailbox.is_empty()
+
+
+def test_a_server_whose_certificate_has_another_name_gets_no_mail(
+    server_tls: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    with Mailbox(tls=server_tls) as mailbox:
+        smtp = SmtpSender(SmtpServer("127.0.0.1", mailbox.port, SmtpTls.STARTTLS), FROM, trusting)
+        with pytest.raises(TemporaryFailure, match="SSLCertVerificationError"):
+            smtp.send(mail())
+        assert mailbox.is_empty()
+
+
+def test_a_server_that_does_not_offer_starttls_gets_no_mail(plain: Mailbox) -> None:
+    with pytest.raises(TemporaryFailure, match="SMTPNotSupportedError"):
+        sender(plain, SmtpTls.STARTTLS).send(mail())
+    assert plain.is_empty()
+
+
+@pytest.mark.parametrize(("password", "accepted"), [("right", True), ("wrong", False)])
+def test_the_login_is_used(
+    server_tls: ssl.SSLContext, trusting: ssl.SSLContext, password: str, accepted: bool
+) -> None:
+    with Mailbox(tls=server_tls, login=("identity", "right")) as mailbox:
+        smtp = sender(mailbox, SmtpTls.STARTTLS, trusting, ("identity", password))
+        if accepted:
+            smtp.send(mail())
+            smtp.close()
+            assert mailbox.next()["To"] == "ann@example.com"
+        else:
+            with pytest.raises(TemporaryFailure, match="SMTPAuthenticationError 535"):
+                smtp.send(mail())
+            assert mailbox.is_empty()

@@ -1,0 +1,97 @@
+"""The rate limit as clients meet it."""
+
+import json
+import threading
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from identity.v1 import identity_pb2_grpc
+from tests.refusals import refused
+from tests.requests import verification
+from tests.rpc.conftest import Serve
+
+RETRY = {
+    "methodConfig": [
+        {
+            "name": [{"service": "identity.v1.IdentityService"}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                # So long that only the server's pushback can explain a retry within the deadline.
+                "initialBackoff": "600s",
+                "maxBackoff": "600s",
+                "backoffMultiplier": 1,
+                "retryableStatusCodes": ["RESOURCE_EXHAUSTED"],
+            },
+        }
+    ]
+}
+
+
+def test_a_client_with_a_retry_policy_waits_as_told_and_gets_through(serve: Serve) -> None:
+    running = serve(RATE_LIMIT="1/2s")
+    assert refused(running.stub.VerifyEmail, verification("x")).reason == "TOKEN_INVALID"
+    options = (("grpc.service_config", json.dumps(RETRY)),)
+    with grpc.insecure_channel(str(running.service.endpoint), options=options) as channel:
+        retrying = identity_pb2_grpc.IdentityServiceStub(channel)
+        refusal = refused(retrying.VerifyEmail, verification("x"), timeout=20)
+    # Refused at first, admitted at the second attempt: by then it is the token that is wrong.
+    assert refusal.reason == "TOKEN_INVALID"
+
+
+def test_every_method_counts_and_a_refused_call_does_not(serve: Serve) -> None:
+    stub = serve(RATE_LIMIT="3/60s").stub
+    remaining = [
+        refused(stub.VerifyEmail, verification("x")).metadata["x-ratelimit-remaining"]
+        for _ in range(5)
+    ]
+    assert remaining == ["2", "1", "0", "0", "0"]
+
+
+def test_health_and_reflection_are_not_counted(serve: Serve) -> None:
+    running = serve(RATE_LIMIT="1/60s")
+    health = health_pb2_grpc.HealthStub(running.channel)
+    for service in ("", "identity.v1.IdentityService") * 3:
+        answer = health.Check(health_pb2.HealthCheckRequest(service=service))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    reflection = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+    (listed,) = reflection.ServerReflectionInfo(
+        iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    )
+    assert "identity.v1.IdentityService" in {
+        service.name for service in listed.list_services_response.service
+    }
+    assert refused(running.stub.VerifyEmail, verification("x")).reason == "TOKEN_INVALID"
+
+
+def test_reflection_can_be_switched_off(serve: Serve) -> None:
+    running = serve(REFLECTION="off")
+    reflection = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+    answers = reflection.ServerReflectionInfo(
+        iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    )
+    assert answers.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_reflection_knows_the_details_of_an_error(serve: Serve) -> None:
+    reflection = reflection_pb2_grpc.ServerReflectionStub(serve().channel)
+    (found,) = reflection.ServerReflectionInfo(
+        iter(
+            [reflection_pb2.ServerReflectionRequest(file_containing_symbol="google.rpc.BadRequest")]
+        )
+    )
+    assert found.file_descriptor_response.file_descriptor_proto
+
+
+def test_watchers_of_the_health_take_no_threads_from_calls(serve: Serve) -> None:
+    running = serve()
+    health = health_pb2_grpc.HealthStub(running.channel)
+    watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(200)]
+    for watch in watches:
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+    before = threading.active_count()
+    assert refused(running.stub.VerifyEmail, verification("x"), timeout=10).reason
+    assert threading.active_count() - before < len(watches)
+    for watch in watches:
+        watch.cancel()

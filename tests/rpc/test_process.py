@@ -1,0 +1,207 @@
+"""The program itself, as a process: start, refusals to start, signals."""
+
+import os
+import queue
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from identity.v1 import identity_pb2_grpc
+from tests.refusals import refused
+from tests.requests import registration, verification
+
+PATIENCE = 30  # seconds until a test gives up on a process
+
+
+class Program:
+    """`identity serve` in a folder of its own; its stdout is read as it comes."""
+
+    def __init__(self, folder: Path, settings: dict[str, str], *command: str) -> None:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("IDENTITY_")}
+        environment |= {f"IDENTITY_{name}": value for name, value in settings.items()}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "identity", *(command or ("serve",))],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+
+    def line(self, pattern: str) -> str:
+        """Waits for a line of stdout; returns the pattern's first group."""
+        while True:
+            found = re.search(pattern, self._lines.get(timeout=PATIENCE))
+            if found:
+                return found[1]
+
+    def end(self) -> tuple[int, str]:
+        """Waits for the end; the exit code and stderr."""
+        code = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        assert self.process.stderr is not None
+        assert self.process.stdout is not None
+        stderr = self.process.stderr.read()
+        self.process.stderr.close()
+        self.process.stdout.close()
+        return code, stderr
+
+
+Start = Callable[..., Program]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[Program] = []
+
+    def begin(*command: str, **settings: str) -> Program:
+        defaults = {"LISTEN": "127.0.0.1:0", "BCRYPT_COST": "4"}
+        started.append(Program(tmp_path, defaults | settings, *command))
+        return started[-1]
+
+    yield begin
+    for program in started:
+        if program.process.poll() is None:
+            program.process.kill()
+            program.end()
+
+
+def test_the_embedded_start_needs_nothing_and_keeps_its_secrets_to_itself(
+    start: Start, tmp_path: Path
+) -> None:
+    program = start()
+    endpoint = program.line(r"^listening on (127\.0\.0\.1:\d+)$")
+    with grpc.insecure_channel(endpoint) as channel:
+        stub = identity_pb2_grpc.IdentityServiceStub(channel)
+        registered = stub.Register(registration())
+        token = program.line(r"token=([A-Za-z0-9_-]{64})$")
+        assert stub.VerifyEmail(verification(token)).id == registered.id
+    program.process.send_signal(signal.SIGTERM)
+    code, stderr = program.end()
+    assert code == 0
+    assert token not in stderr
+    key = tmp_path / "var" / "secret.keys"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
+
+
+def test_a_link_outlives_a_restart(start: Start) -> None:
+    program = start()
+    with grpc.insecure_channel(program.line(r"^listening on (\S+)$")) as channel:
+        identity_pb2_grpc.IdentityServiceStub(channel).Register(registration())
+        token = program.line(r"token=([A-Za-z0-9_-]{64})$")
+    program.process.send_signal(signal.SIGINT)
+    assert program.end()[0] == 0
+    program = start()
+    with grpc.insecure_channel(program.line(r"^listening on (\S+)$")) as channel:
+        stub = identity_pb2_grpc.IdentityServiceStub(channel)
+        assert stub.VerifyEmail(verification(token)).username == "ann"
+
+
+def test_a_call_that_has_begun_ends_well_when_the_service_is_told_to_stop(start: Start) -> None:
+    program = start(BCRYPT_COST="14")  # a second and more for a hash
+    with grpc.insecure_channel(program.line(r"^listening on (\S+)$")) as channel:
+        stub = identity_pb2_grpc.IdentityServiceStub(channel)
+        # The first answer shows that the channel is up; the second call is then on its way.
+        refused(stub.VerifyEmail, verification("x"))
+        begun = stub.Register.future(registration())
+        refused(stub.VerifyEmail, verification("x"))
+        program.process.send_signal(signal.SIGTERM)
+        assert begun.result(PATIENCE).username == "ann"
+    assert program.end()[0] == 0
+
+
+def test_a_full_queue_of_hashes_does_not_hold_up_the_end(start: Start) -> None:
+    program = start(BCRYPT_COST="13", RATE_LIMIT="1000/60s")
+    with grpc.insecure_channel(program.line(r"^listening on (\S+)$")) as channel:
+        stub = identity_pb2_grpc.IdentityServiceStub(channel)
+        refused(stub.VerifyEmail, verification("x"))
+        begun = [
+            stub.Register.future(registration(f"user{n}", f"u{n}@example.com")) for n in range(64)
+        ]
+        refused(stub.VerifyEmail, verification("x"))
+        program.process.send_signal(signal.SIGTERM)
+        assert program.process.wait(10) == 0
+        outcomes = {call.code() for call in begun}
+    assert outcomes >= {grpc.StatusCode.OK}
+    program.end()
+
+
+def test_a_port_in_use_is_an_error(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, stderr = start(LISTEN=f"127.0.0.1:{port}").end()
+    assert code == 1
+    assert f"identity: IDENTITY_LISTEN: cannot listen on 127.0.0.1:{port}" in stderr
+
+
+def test_a_second_server_on_the_same_port_is_an_error(start: Start) -> None:
+    endpoint = start().line(r"^listening on (\S+)$")
+    code, stderr = start(LISTEN=endpoint).end()
+    assert (code, len(stderr.splitlines())) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"COLOUR": "red"}, "IDENTITY_COLOUR: there is no such setting"),
+        ({"LISTEN": "nowhere"}, "IDENTITY_LISTEN: must be HOST:PORT"),
+        ({"TLS_CERT": "cert.pem"}, "IDENTITY_TLS_CERT: not supported by this release"),
+        ({"SECRET_KEYS": "hunter2"}, "IDENTITY_SECRET_KEYS: must be keys of at least 32"),
+    ],
+)
+def test_an_unusable_setting_stops_the_start_with_one_line(
+    start: Start, settings: dict[str, str], told: str
+) -> None:
+    code, stderr = start(**settings).end()
+    assert code == 2
+    (line,) = stderr.splitlines()
+    assert line.startswith(f"identity: {told}")
+    assert "hunter2" not in line
+
+
+def test_another_database_needs_keys_and_a_migration(start: Start, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'other.db'}"
+    code, stderr = start(DATABASE_URL=url).end()
+    assert (code, stderr.splitlines()[0]) == (
+        2,
+        "identity: IDENTITY_SECRET_KEYS: required with a database other than the default one",
+    )
+    code, stderr = start(DATABASE_URL=url, SECRET_KEYS="k" * 32).end()
+    assert code == 1
+    assert "run `identity migrate`" in stderr
+    assert start("migrate", DATABASE_URL=url).end()[0] == 0
+    program = start(DATABASE_URL=url, SECRET_KEYS="k" * 32)
+    assert program.line(r"^listening on (\S+)$")
+    program.process.send_signal(signal.SIGTERM)
+    code, stderr = program.end()
+    assert code == 0
+    assert "mail_goes_to_the_console" in stderr
+
+
+def test_a_database_that_cannot_be_reached_stops_the_start_with_one_line(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    url = f"postgresql+psycopg://someone:hunter2@127.0.0.1:{port}/x"
+    code, stderr = start(DATABASE_URL=url, SECRET_KEYS="k" * 32).end()
+    assert code == 1
+    (line,) = stderr.splitlines()
+    assert line.startswith("identity: IDENTITY_DATABASE_URL: the database cannot be reached")
+    assert "hunter2" not in line
