@@ -14,7 +14,9 @@ class ConsoleSender:
         self._stream = stream
 
     def send(self, mail: Mail) -> None:
-        self._stream.write(f"{_RULE}\n{mail.message.as_string()}\n{_RULE}\n")
+        # Lines end as a terminal's do, not as on the wire: a copied link must not end in CR.
+        text = mail.message.as_string(policy=mail.message.policy.clone(linesep="\n"))
+        self._stream.write(f"{_RULE}\n{text}\n{_RULE}\n")
         self._stream.flush()
 
     def close(self) -> None:

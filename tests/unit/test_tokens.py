@@ -185,8 +185,8 @@ def test_every_key_has_a_fingerprint_of_its_own() -> None:
 @pytest.mark.parametrize("key", [OLD, "0123456789abcdef" * 2])
 def test_a_fingerprint_holds_no_part_of_its_key(key: str) -> None:
     fingerprint = TokenSigner([key]).fingerprint
-    digests = {hashlib.sha256(key.encode()).hexdigest(), hashlib.sha1(key.encode()).hexdigest()}  # noqa: S324
-    for revealing in {key, key.encode().hex(), *digests}:
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    for revealing in (key, key.encode().hex(), digest):
         assert fingerprint not in revealing
         assert revealing not in fingerprint
 
