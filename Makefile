@@ -49,6 +49,15 @@ constraints: ## resolve the dependencies anew and pin them in constraints.txt
 	  build/constraints/bin/python -m pip freeze --exclude-editable; } > constraints.txt
 	rm -rf build/constraints
 
+.PHONY: package
+package: $(RUN_STAMP) ## build the wheel, install it elsewhere, and migrate a database with it
+	rm -rf dist build/package
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv build/package
+	build/package/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd build/package && IDENTITY_DATABASE_URL=sqlite:///try.db bin/identity migrate
+	rm -rf build/package
+
 .PHONY: clean
 clean: ## remove what was built and installed; the embedded database in var/ stays
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
