@@ -6,8 +6,11 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from importlib.metadata import version
 from typing import Final
+
+from sqlalchemy.exc import DBAPIError
 
 from identity import config
 from identity.errors import DatabaseUnavailable
@@ -32,13 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except config.ConfigurationError as error:
         return _fail(str(error), EXIT_MISUSED)
     except DatabaseUnavailable as error:
-        from identity.tracebacks import kind_of  # noqa: PLC0415
+        why = f"the database cannot be reached: {_first_line(error.__cause__ or error)}"
+        return _fail(f"IDENTITY_DATABASE_URL: {why}", EXIT_FAILED)
+    except DBAPIError as error:
+        return _fail(f"IDENTITY_DATABASE_URL: {_first_line(error)}", EXIT_FAILED)
+    except ModuleNotFoundError as error:
+        return _fail(f"{error}: install identity-service[{_extra(error)}]", EXIT_FAILED)
 
-        return _fail(
-            f"IDENTITY_DATABASE_URL: the database cannot be reached: "
-            f"{kind_of(error.__cause__ or error)}",
-            EXIT_FAILED,
-        )
+
+def _first_line(error: BaseException) -> str:
+    """What the driver says, for the operator at the start; no call's values are in it yet."""
+    return str(getattr(error, "orig", None) or error).partition("\n")[0]
+
+
+def _extra(error: ModuleNotFoundError) -> str:
+    return {"psycopg": "postgres"}.get(error.name or "", "...")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(settings: config.Settings) -> int:
-    # gRPC's core writes lines of its own form to stderr; what they say, ours say. Read on import.
+    # gRPC's core writes lines of a form of its own to stderr, which readers of JSON lines trip
+    # over. Read when gRPC is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from identity import logs  # noqa: PLC0415 - `migrate` and `--help` start without the server
     from identity.server import Service, StartError  # noqa: PLC0415
@@ -84,16 +96,24 @@ def _serve(settings: config.Settings) -> int:
     print(f"listening on {service.endpoint}", flush=True)
     stop.wait()
     service.stop()
-    return 0
+    sys.stdout.flush()
+    # Not sys.exit(), which waits for every thread of a pool: those still at work are in calls
+    # that nobody waits for any more, and a supervisor would kill us meanwhile.
+    os._exit(0)
 
 
 def _migrate(settings: config.Settings) -> int:
-    from identity import embedded, schema  # noqa: PLC0415 - Alembic takes 0.4 s
-    from identity.database import REVISIONS  # noqa: PLC0415
+    from identity import embedded, migrate  # noqa: PLC0415 - Alembic takes 0.4 s
+    from identity.database import REVISIONS, Database  # noqa: PLC0415
 
     if settings.is_embedded:
         embedded.make_directory()
-    schema.upgrade(settings.database_url)
+    with closing(Database(settings.database_url)) as database:
+        found = database.revision()
+    if found is not None and found not in REVISIONS:
+        print(f"the database is at revision {found}, newer than this release: nothing to do")
+        return 0
+    migrate.upgrade(settings.database_url)
     print(f"the database is at revision {REVISIONS[-1]}")
     return 0
 

@@ -9,20 +9,15 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from email.headerregistry import Address
-from email.utils import parseaddr
+from email.utils import getaddresses
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, PlainValidator, SecretStr, ValidationError, model_validator
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -34,7 +29,8 @@ MINIMUM_KEY_LENGTH: Final = 32  # characters: 128 bits even where every one is a
 MAXIMUM_VERIFICATION_TTL: Final = timedelta(hours=72)
 # SMTP carries lines of 998 octets (RFC 5322, 2.1.1), and the link stands on one.
 MAXIMUM_URL: Final = 900
-MAXIMUM_CALLS: Final = 1_000_000
+# A call costs time in proportion to the calls in its window: 0.1 ms at this many.
+MAXIMUM_CALLS: Final = 100_000
 
 # Kubernetes puts these into every container for a service named "identity".
 _INJECTED: Final = re.compile(r"IDENTITY_(SERVICE_.*|PORT|PORT_.*)")
@@ -85,8 +81,8 @@ def _endpoint(value: Any) -> Endpoint:  # noqa: ANN401 - what the environment ho
 def _database_url(value: Any) -> URL:  # noqa: ANN401
     try:
         url = make_url(value if isinstance(value, URL) else str(value))
-    except ArgumentError:
-        raise ValueError("must be a SQLAlchemy URL") from None
+    except (ArgumentError, ValueError):  # a ValueError quotes what it took for the port
+        raise ValueError("must be a SQLAlchemy URL, its password percent-encoded") from None
     if url.drivername in {"sqlite", "sqlite+pysqlite"}:
         if url.database in {None, "", ":memory:"}:
             raise ValueError(
@@ -154,8 +150,8 @@ def _email_from(value: Any) -> Address:  # noqa: ANN401
     text = str(value)
     if not text.isascii() or not text.isprintable():
         raise wrong
-    name, addr_spec = parseaddr(text)
     try:
+        ((name, addr_spec),) = getaddresses([text])
         address = Address(display_name=name, addr_spec=addr_spec)
     except Exception:  # noqa: BLE001 - the parser raises IndexError and others besides its own
         raise wrong from None
@@ -168,37 +164,15 @@ def _verification_url(value: Any) -> str:  # noqa: ANN401
     url = str(value)
     if url.count("{token}") != 1:
         raise ValueError("must contain {token} once")
-    if not url.isascii() or not url.isprintable() or " " in url or len(url) > MAXIMUM_URL:
-        raise ValueError(f"must be at most {MAXIMUM_URL} printable ASCII characters")
-    parts = urlsplit(url)
+    if not url.isascii() or not url.isprintable() or " " in url or len(escape(url)) > MAXIMUM_URL:
+        raise ValueError(f"must be at most {MAXIMUM_URL} printable ASCII characters in HTML")
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # it quotes what it took for the host
+        raise ValueError("must be a URL") from None
     if parts.scheme not in {"http", "https"} or not parts.netloc:
         raise ValueError("must begin with http:// or https://")
     return url
-
-
-class _Files(PydanticBaseSettingsSource):
-    """Reads `IDENTITY_X_FILE` for the settings that may hold a secret."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        variable = f"{PREFIX}{field_name.upper()}_FILE"
-        path = os.environ.get(variable)
-        if field_name not in _FROM_FILES or path is None:
-            return None, field_name, False
-        if variable.removesuffix("_FILE") in os.environ:
-            raise ConfigurationError(f"{variable}: set together with the same without _FILE")
-        try:
-            return Path(path).read_text("utf-8").strip(), field_name, False
-        except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "not a text file"
-            raise ConfigurationError(f"{variable}: cannot be read: {why}") from None
-
-    def __call__(self) -> dict[str, Any]:
-        found = {}
-        for name, field in self.settings_cls.model_fields.items():
-            value, key, _ = self.get_field_value(field, name)
-            if value is not None:
-                found[key] = value
-        return found
 
 
 class Settings(BaseSettings):
@@ -241,17 +215,6 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _Files(settings_cls)
-
     @model_validator(mode="after")
     def _smtp_login_is_whole(self) -> Self:
         if (self.smtp_username is None) != (self.smtp_password is None):
@@ -270,10 +233,28 @@ def load() -> Settings:
     """Reads the environment. Raises ConfigurationError."""
     _refuse_unknown(os.environ)
     try:
-        return Settings()
+        return Settings(**_from_files(os.environ))
     except ValidationError as error:
         mistakes = error.errors(include_url=False, include_input=False)
         raise ConfigurationError("; ".join(map(_told, mistakes))) from None
+
+
+def _from_files(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that `IDENTITY_X_FILE` names a file for."""
+    found = {}
+    for field in _FROM_FILES:
+        name = f"{PREFIX}{field.upper()}"
+        path = environment.get(f"{name}_FILE")
+        if path is None:
+            continue
+        if name in environment:
+            raise ConfigurationError(f"{name}_FILE: set together with {name}")
+        try:
+            found[field] = Path(path).read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "not a text file"
+            raise ConfigurationError(f"{name}_FILE: cannot be read: {why}") from None
+    return found
 
 
 def _told(mistake: ErrorDetails) -> str:
@@ -285,7 +266,8 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
     fields = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     known = fields | {f"{PREFIX}{name.upper()}_FILE" for name in _FROM_FILES}
     for name in sorted(environment):
-        if not name.startswith(PREFIX) or name in known or _INJECTED.fullmatch(name):
+        # In any case of letters: pydantic would read `identity_listen` too.
+        if not name.upper().startswith(PREFIX) or name in known or _INJECTED.fullmatch(name):
             continue
         if name in _NOT_YET:
             raise ConfigurationError(f"{name}: not supported by this release")

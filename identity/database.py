@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
 from sqlalchemy.engine import URL
 
-from identity.errors import DatabaseUnavailable
+from identity.errors import Conflict, DatabaseUnavailable
 
 # Every revision of the schema, oldest first. A constant, so that `serve` starts without Alembic
 # (0.4 s); a test holds it to migrations/versions.
 REVISIONS: Final = ("0001",)
 
 CONNECT_TIMEOUT = 3  # seconds, PostgreSQL
+STATEMENT_TIMEOUT_MS = 5_000  # PostgreSQL; every statement of ours takes about a millisecond
 POOL_TIMEOUT = 5.0  # seconds a call waits for a connection
 POOL_SIZE = 20  # light calls hold one for about a millisecond, Registers only after their hash
 BUSY_TIMEOUT_MS = 5_000  # how long SQLite waits for another writer
@@ -38,20 +39,16 @@ _POSTGRES_UNAVAILABLE = ("08", "53", "57")
 _POSTGRES_CONFLICT = frozenset({"40001", "40P01"})
 
 
-class Conflict(DatabaseUnavailable):
-    """Two transactions met, and the database ended this one. It may succeed when run again."""
-
-
 class Database:
-    """One database: read and write transactions, each at most one per operation."""
+    """One database, and the two kinds of transactions on it."""
 
-    def __init__(self, url: str | URL) -> None:
-        self.engine: Engine = _engine(make_url(url))
+    def __init__(self, url: URL) -> None:
+        self.engine: Engine = _engine(url)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads. Raises DatabaseUnavailable."""
-        with _translated(), self.engine.begin() as connection:
+        with translated(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -60,7 +57,7 @@ class Database:
 
         Raises DatabaseUnavailable, Conflict, or `sqlalchemy.exc.IntegrityError`.
         """
-        with _translated(), self.engine.execution_options(writes=True).begin() as connection:
+        with translated(), self.engine.execution_options(writes=True).begin() as connection:
             yield connection
 
     def revision(self) -> str | None:
@@ -85,6 +82,8 @@ def _engine(url: URL) -> Engine:
         options["connect_args"] = {
             "connect_timeout": CONNECT_TIMEOUT,
             "application_name": "identity",
+            # Also what the end of the service may have to wait for.
+            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
         }
         options["pool_pre_ping"] = True
     engine = create_engine(url, pool_size=POOL_SIZE, max_overflow=0, **options)
@@ -113,7 +112,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Gives the driver's errors their names in the domain, as `read` and `write` do."""
     try:
         yield
     except exc.TimeoutError as error:  # no connection came free

@@ -42,8 +42,7 @@ def _write_new_key() -> None:
             file.write(secrets.token_urlsafe(MINIMUM_KEY_LENGTH) + "\n")
             file.flush()
             os.fsync(descriptor)
-        if not KEY_FILE.exists():
-            os.link(aside, KEY_FILE)
+        os.link(aside, KEY_FILE)
     except FileExistsError:
         return
     finally:

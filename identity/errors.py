@@ -12,6 +12,7 @@ IdentityError
 ├── Overloaded           no room for another password hash before the deadline
 ├── DeadlineTooShort     too little time left to do it
 ├── DatabaseUnavailable  the database cannot be reached
+│   └── Conflict         it ended one of two transactions that met
 ├── NotAvailable         the method is not there yet
 └── Unforeseen           anything else: a defect of ours
     └── RegistrationUnforeseen  the same, in the sentence that Register gives
@@ -128,6 +129,10 @@ class Unforeseen(IdentityError):
 
 class RegistrationUnforeseen(Unforeseen):
     sentence = "An error occurred during registration. Please try again later."
+
+
+class Conflict(DatabaseUnavailable):
+    """Two transactions met, and the database ended this one. It may succeed when run again."""
 
 
 class NotAvailable(IdentityError):

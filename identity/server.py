@@ -1,9 +1,9 @@
 """The composition root: the only place that wires the parts."""
 
 import os
-import socket
 import ssl
 import sys
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -56,13 +56,19 @@ class Service:
     """The running service: all its parts, started and stopped together."""
 
     def __init__(self, settings: Settings, now: Callable[[], datetime] = utc_now) -> None:
-        """Wires the parts; nothing runs yet. Raises ConfigurationError or StartError."""
+        """Wires the parts; nothing runs yet.
+
+        Raises ConfigurationError, StartError or DatabaseUnavailable.
+        """
+        if settings.is_embedded:
+            embedded.make_directory()
         cores = _cores()
         signer = TokenSigner(_signing_keys(settings))
         self._database = _open_database(settings)
         self._hasher = PasswordHasher(settings.bcrypt_cost, cores)
         self._deliverer = Deliverer(
-            Outbox(self._database, f"{socket.gethostname()[:40]}/{os.getpid()}", now=now),
+            # A name that no other process has: host names are cut, and pids are 1 in containers.
+            Outbox(self._database, str(uuid.uuid4()), now=now),
             _sender(settings),
             Templates(settings.email_from, settings.verification_url),
             signer,
@@ -90,7 +96,7 @@ class Service:
             ),
             interceptors=[
                 ObserveInterceptor(),
-                RateLimitInterceptor(MemoryStore(limit), limit),
+                RateLimitInterceptor(MemoryStore(limit)),
             ],
             options=(
                 ("grpc.max_receive_message_length", MAXIMUM_REQUEST),
@@ -115,8 +121,8 @@ class Service:
         """Refuses new calls, lets those that have begun end, and stops, within 10 seconds."""
         self._health.enter_graceful_shutdown()
         self._server.stop(GRACE).wait()
-        self._deliverer.stop(GRACE_FOR_MAIL)
         self._hasher.close()
+        self._deliverer.stop(GRACE_FOR_MAIL)
         self._database.close()
 
 
@@ -128,13 +134,10 @@ def _signing_keys(settings: Settings) -> tuple[str, ...]:
         raise ConfigurationError(
             "IDENTITY_SECRET_KEYS: required with a database other than the default one"
         )
-    embedded.make_directory()
     return embedded.keys()
 
 
 def _open_database(settings: Settings) -> Database:
-    if settings.is_embedded:
-        embedded.make_directory()
     database = Database(settings.database_url)
     revision = database.revision()
     if revision == REVISIONS[-1]:
@@ -145,9 +148,9 @@ def _open_database(settings: Settings) -> Database:
                 f"the database is at revision {revision or 'none'}, this release needs "
                 f"{REVISIONS[-1]}: run `identity migrate`"
             )
-        from identity import schema  # noqa: PLC0415 - 0.4 s that other starts need not pay
+        from identity import migrate  # noqa: PLC0415 - 0.4 s that other starts need not pay
 
-        schema.upgrade(settings.database_url)
+        migrate.upgrade(settings.database_url)
     else:
         _log.warning("schema_ahead", revision=revision, newest_known=REVISIONS[-1])
     return database

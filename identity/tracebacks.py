@@ -1,7 +1,7 @@
 """Exceptions for the log: where and what kind, never their text.
 
 The text of an exception quotes what it was about: a driver's names the duplicate address, a
-parser's the token. Frames and types lead to a defect as well, and hold only our own code.
+parser's the token. Frames and types lead to a defect as well, and hold source lines, never values.
 """
 
 import traceback

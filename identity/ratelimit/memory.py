@@ -33,7 +33,7 @@ class MemoryStore:
         clock: Callable[[], int] = time.monotonic_ns,
         maximum_clients: int = MAXIMUM_CLIENTS,
     ) -> None:
-        self._limit = limit
+        self.limit: Final = limit
         self._clock = clock
         self._maximum_clients = maximum_clients
         self._lock = threading.Lock()
@@ -48,8 +48,11 @@ class MemoryStore:
             window = self._windows.get(client)
             if window is None and len(self._windows) >= self._maximum_clients:
                 return self._hit_overflow(now)
-            self._overflowing = self._overflowing and window is not None
-            decision, window = admit(EMPTY if window is None else window, self._limit, now)
+            if window is None:
+                # It may have been counted in the shared window, so those calls are its own as long
+                # as they live. Nearly always that window is empty.
+                window, self._overflowing = self._overflow, False
+            decision, window = admit(window, self.limit, now)
             self._windows[client] = window
             if decision.admitted:
                 self._windows.move_to_end(client)
@@ -60,7 +63,7 @@ class MemoryStore:
             if not self._windows:
                 return
             client = next(iter(self._windows))
-            if not has_run_out(self._windows[client], self._limit, now):
+            if not has_run_out(self._windows[client], self.limit, now):
                 return
             del self._windows[client]
 
@@ -68,5 +71,5 @@ class MemoryStore:
         if not self._overflowing:  # once, not with every call of a flood
             self._overflowing = True
             _log.warning("rate_limit_full", clients=self._maximum_clients)
-        decision, self._overflow = admit(self._overflow, self._limit, now)
+        decision, self._overflow = admit(self._overflow, self.limit, now)
         return decision

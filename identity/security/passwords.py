@@ -18,7 +18,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeVar
 
@@ -43,11 +43,11 @@ _SMOOTHING = 0.2  # weight of the newest hash in the running mean
 
 _PREFIX = "$bcrypt-sha256$v=2,t=2b,r="
 _OURS = re.compile(
-    r"\$bcrypt-sha256\$v=2,t=2b,r=(?P<cost>\d{1,2})"
+    r"\$bcrypt-sha256\$v=2,t=2b,r=(?P<cost>[4-9]|[12]\d|3[01])"
     r"\$(?P<salt>[./A-Za-z0-9]{22})\$(?P<checksum>[./A-Za-z0-9]{31})",
     re.ASCII,
 )
-_PLAIN = re.compile(r"\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}", re.ASCII)
+_PLAIN = re.compile(r"\$2[abxy]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}", re.ASCII)
 
 T = TypeVar("T")
 
@@ -99,7 +99,11 @@ class PasswordHasher:
         self._pool = ThreadPoolExecutor(cores, thread_name_prefix="hash")
 
     def hash(self, password: str, deadline: Deadline) -> str:
-        """The hash to store. Raises DeadlineTooShort or Overloaded, both before any work."""
+        """The hash to store.
+
+        Raises Overloaded, or DeadlineTooShort where the deadline can't hold a hash, before any
+        work; and DeadlineTooShort when the deadline passes all the same.
+        """
         return self._run(deadline, lambda: hash_password(password, self._cost))
 
     def verify(self, password: str, stored: str, deadline: Deadline) -> bool:
@@ -107,23 +111,31 @@ class PasswordHasher:
         return self._run(deadline, lambda: verify_password(password, stored))
 
     def close(self) -> None:
-        """Ends the pool. What is still queued is dropped, what runs is waited for."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Ends the pool. What is still queued is refused; what runs is not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, deadline: Deadline, work: Callable[[], T]) -> T:
         self._admit(deadline)
         try:
             future = self._pool.submit(self._timed, work, deadline)
-            try:
-                # The admission is an estimate: the deadline ends the wait all the same.
-                timeout = deadline.remaining()
-                return future.result(timeout if timeout < threading.TIMEOUT_MAX else None)
-            except FutureTimeoutError:
-                future.cancel()
-                raise DeadlineTooShort from None
-        finally:
-            with self._lock:
-                self._admitted -= 1
+        except RuntimeError:  # the pool is closed: the service stops
+            self._release()
+            raise Overloaded(retry_after=self._recent) from None
+        # When it is done, not when nobody waits any more: a thread that works is not free.
+        future.add_done_callback(lambda _: self._release())
+        try:
+            # The admission is an estimate: the deadline ends the wait all the same.
+            timeout = deadline.remaining()
+            return future.result(timeout if timeout < threading.TIMEOUT_MAX else None)
+        except FutureTimeoutError:
+            future.cancel()
+            raise DeadlineTooShort from None
+        except CancelledError:  # by close()
+            raise Overloaded(retry_after=self._recent) from None
+
+    def _release(self) -> None:
+        with self._lock:
+            self._admitted -= 1
 
     def _admit(self, deadline: Deadline) -> None:
         remaining = deadline.remaining()

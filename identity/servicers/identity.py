@@ -25,7 +25,7 @@ class Registrar(Protocol):
 class Verifier(Protocol):
     """Redeems tokens."""
 
-    def verify(self, token: str) -> VerifiedUser: ...
+    def verify(self, token: str, deadline: Deadline) -> VerifiedUser: ...
 
 
 class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
@@ -54,7 +54,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     def VerifyEmail(
         self, request: identity_pb2.VerifyEmailRequest, context: grpc.ServicerContext
     ) -> identity_pb2.VerifyEmailResponse:
-        user = self._verifier.verify(request.token)
+        user = self._verifier.verify(request.token, Deadline.after(context.time_remaining()))
         return identity_pb2.VerifyEmailResponse(
             id=user.id, username=user.username, email=user.email, message=VERIFIED
         )

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, delete, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
-from identity.database import Conflict, Database
+from identity.database import Database
 from identity.deadlines import Deadline
-from identity.errors import EmailTaken, UsernameTaken
+from identity.errors import Conflict, EmailTaken, UsernameTaken
 from identity.models import User
 from identity.schemas import Registration
 from identity.security.passwords import PasswordHasher
@@ -57,22 +57,15 @@ class RegistrationService:
         broke during the commit. Not idempotent: a repeat meets its own registration.
         """
         password_hash = self._hasher.hash(registration.password.get_secret_value(), deadline)
-        attempts_left = ATTEMPTS
-        while True:
-            attempts_left -= 1
+        for _ in range(ATTEMPTS - 1):
             try:
-                user = self._store(registration, password_hash, deadline)
+                return self._store(registration, password_hash, deadline)
             except Conflict:
-                if not attempts_left:
-                    raise
+                continue
             except IntegrityError:
                 # Which key it was is told differently by each database; who holds what is not.
                 self._refuse_if_held(registration)
-                if not attempts_left:
-                    raise
-            else:
-                self._mail_queued()
-                return user
+        return self._store(registration, password_hash, deadline)
 
     def _store(
         self, registration: Registration, password_hash: str, deadline: Deadline
@@ -103,6 +96,7 @@ class RegistrationService:
             )
             self._issuer.issue(connection, user_id=user_id, email=registration.email, now=now)
             deadline.check()  # the last moment at which nothing has happened yet
+        self._mail_queued()
         return RegisteredUser(user_id, registration.username, registration.email)
 
     def _refuse_if_held(self, registration: Registration) -> None:

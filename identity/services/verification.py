@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, insert, select, update
 
 from identity.database import Database
+from identity.deadlines import Deadline
 from identity.errors import TokenExpired, TokenUsed
 from identity.mail.outbox import enqueue
 from identity.models import User, Verification
@@ -55,10 +56,11 @@ class VerificationService:
         self._signer = signer
         self._now = now
 
-    def verify(self, token: str) -> VerifiedUser:
+    def verify(self, token: str, deadline: Deadline) -> VerifiedUser:
         """Marks the token's user as verified, which uses up all tokens of that user.
 
-        Raises TokenInvalid (before any query), TokenUsed, TokenExpired, DatabaseUnavailable.
+        Raises TokenInvalid (before any query), TokenUsed, TokenExpired, DeadlineTooShort,
+        DatabaseUnavailable.
         A repeat changes nothing and raises TokenUsed.
         """
         token_id = self._signer.open(token)
@@ -80,6 +82,7 @@ class VerificationService:
                 .returning(User.id, User.username, User.email)
             ).one_or_none()
             if verified is not None:
+                deadline.check()  # the last moment at which nothing has happened yet
                 return VerifiedUser(verified.id, verified.username, verified.email)
             used = connection.scalar(
                 select(User.is_email_verified)

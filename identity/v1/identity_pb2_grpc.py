@@ -104,7 +104,7 @@ class IdentityServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ResendVerification(self, request, context):
-        """Not available yet: answers UNIMPLEMENTED.
+        """Not available yet: answers UNIMPLEMENTED with the reason NOT_AVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -8,7 +8,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import DateTime, inspect, text
 from sqlalchemy.engine import URL, make_url
 
-from identity import schema
+from identity import migrate
 from identity.database import REVISIONS, Database
 from identity.models import Base
 
@@ -22,14 +22,14 @@ def tables(url: URL) -> set[str]:
 
 
 def test_every_revision_goes_up_down_and_up_again(empty_database_url: URL) -> None:
-    configuration = schema.configuration(empty_database_url)
+    configuration = migrate.configuration(empty_database_url)
     for revision in REVISIONS:
         command.upgrade(configuration, revision)
         command.downgrade(configuration, "-1")
         command.upgrade(configuration, revision)
     command.downgrade(configuration, "base")
     assert tables(empty_database_url) == {"alembic_version"}
-    schema.upgrade(empty_database_url)
+    migrate.upgrade(empty_database_url)
     assert tables(empty_database_url) == {"alembic_version", *Base.metadata.tables}
 
 
@@ -42,14 +42,14 @@ def test_the_migrated_schema_is_what_the_models_say(database: Database) -> None:
 
 
 def test_the_program_knows_every_revision_without_reading_them() -> None:
-    configuration = schema.configuration(make_url("sqlite:///unused.db"))
+    configuration = migrate.configuration(make_url("sqlite:///unused.db"))
     script = ScriptDirectory.from_config(configuration)
     assert [revision.revision for revision in script.walk_revisions()][::-1] == list(REVISIONS)
 
 
 def test_migrating_twice_is_harmless(empty_database_url: URL) -> None:
-    schema.upgrade(empty_database_url)
-    schema.upgrade(empty_database_url)
+    migrate.upgrade(empty_database_url)
+    migrate.upgrade(empty_database_url)
     database = Database(empty_database_url)
     assert database.revision() == REVISIONS[-1]
     database.close()
@@ -60,7 +60,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty_database_url: URL) -
     with database.write() as connection:
         connection.execute(text("CREATE TABLE outbox (id INTEGER)"))  # in the revision's way
     with pytest.raises(Exception, match="already exists"):
-        schema.upgrade(empty_database_url)
+        migrate.upgrade(empty_database_url)
     assert "users" not in tables(empty_database_url)
     database.close()
 

@@ -84,7 +84,8 @@ def sender(
     context: ssl.SSLContext | None = None,
     login: tuple[str, str] | tuple[None, None] = (None, None),
 ) -> SmtpSender:
-    return SmtpSender(SmtpServer("localhost", mailbox.port, tls, *login), FROM, context)
+    server = SmtpServer("localhost", mailbox.port, tls, *login)
+    return SmtpSender(server, FROM, context or ssl.create_default_context())
 
 
 def test_several_mails_go_over_one_connection(plain: Mailbox) -> None:

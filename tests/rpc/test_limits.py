@@ -1,7 +1,6 @@
 """The rate limit as clients meet it."""
 
 import json
-import threading
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -87,11 +86,9 @@ def test_reflection_knows_the_details_of_an_error(serve: Serve) -> None:
 def test_watchers_of_the_health_take_no_threads_from_calls(serve: Serve) -> None:
     running = serve()
     health = health_pb2_grpc.HealthStub(running.channel)
-    watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(200)]
-    for watch in watches:
+    watches = [health.Watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(300)]
+    for watch in watches:  # more than there are threads
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-    before = threading.active_count()
     assert refused(running.stub.VerifyEmail, verification("x"), timeout=10).reason
-    assert threading.active_count() - before < len(watches)
     for watch in watches:
         watch.cancel()
