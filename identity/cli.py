@@ -77,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(settings: config.Settings) -> int:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     # gRPC's core writes lines of a form of its own to stderr, which readers of JSON lines trip
     # over. Read when gRPC is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -85,15 +88,16 @@ def _serve(settings: config.Settings) -> int:
 
     logs.configure(logs.LogFormat(settings.log_format), logs.LogLevel(settings.log_level))
     sys.setswitchinterval(SWITCH_INTERVAL)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     try:
         service = Service(settings)
     except StartError as error:
         return _fail(str(error), EXIT_FAILED)
     service.start()
-    print(f"listening on {service.endpoint}", flush=True)
+    try:
+        print(f"listening on {service.endpoint}", flush=True)
+    except OSError as error:
+        service.stop()
+        return _fail(f"cannot write to stdout: {error.strerror}", EXIT_FAILED)
     stop.wait()
     service.stop()
     sys.stdout.flush()

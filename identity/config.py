@@ -88,6 +88,8 @@ def _database_url(value: Any) -> URL:  # noqa: ANN401
             raise ValueError(
                 "must name a file: a database in memory is another for each connection"
             )
+        if url.query:
+            raise ValueError("takes no options with SQLite")
     elif url.drivername != "postgresql+psycopg":
         raise ValueError("must begin with sqlite:/// or postgresql+psycopg://")
     return url
@@ -148,7 +150,8 @@ def _email_sender(value: Any) -> str:  # noqa: ANN401
 def _email_from(value: Any) -> Address:  # noqa: ANN401
     wrong = ValueError("must be an address such as identity@example.com or Name <address>")
     text = str(value)
-    if not text.isascii() or not text.isprintable():
+    # An encoded word would be decoded into the header, line ends and all.
+    if not text.isascii() or not text.isprintable() or "=?" in text:
         raise wrong
     try:
         ((name, addr_spec),) = getaddresses([text])
@@ -262,10 +265,21 @@ def _told(mistake: ErrorDetails) -> str:
     return ": ".join([*(f"{PREFIX}{str(name).upper()}" for name in mistake["loc"][:1]), text])
 
 
+def _is_text(value: str) -> bool:
+    """Whether the value was decodable: what is not comes as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
     fields = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     known = fields | {f"{PREFIX}{name.upper()}_FILE" for name in _FROM_FILES}
     for name in sorted(environment):
+        if name in known and not _is_text(environment[name]):
+            raise ConfigurationError(f"{name}: is not UTF-8 text")
         # In any case of letters: pydantic would read `identity_listen` too.
         if not name.upper().startswith(PREFIX) or name in known or _INJECTED.fullmatch(name):
             continue

@@ -34,7 +34,8 @@ _SQLITE_UNAVAILABLE = frozenset(
     }
 )
 # PostgreSQL's, by the class of the SQLSTATE: connection, resources, operator intervention.
-_POSTGRES_UNAVAILABLE = ("08", "53", "57")
+# And a server that only reads, as a standby does that is not promoted yet.
+_POSTGRES_UNAVAILABLE = ("08", "53", "57", "25006")
 # Serialization failure, deadlock: the same transaction may succeed when it is run again.
 _POSTGRES_CONFLICT = frozenset({"40001", "40P01"})
 

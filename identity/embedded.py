@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -35,8 +36,8 @@ def keys() -> tuple[str, ...]:
 
 def _write_new_key() -> None:
     # Written aside and linked: whole or not at all, and the quicker of two starts wins.
-    aside = KEY_FILE.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor, name = tempfile.mkstemp(dir=DIRECTORY, prefix=KEY_FILE.name)  # mode 0600
+    aside = Path(name)
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(MINIMUM_KEY_LENGTH) + "\n")

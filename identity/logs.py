@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from typing import TextIO
 
@@ -29,20 +30,18 @@ class LogLevel(StrEnum):
 class _Unbreakable:
     """A stream whose failure is not the caller's: a full disk must not fail a registration."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-        except (OSError, ValueError):  # ValueError: the stream is closed
-            return
+        if self._stream is not None:
+            with suppress(OSError, ValueError):  # ValueError: the stream is closed
+                self._stream.write(text)
 
     def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except (OSError, ValueError):
-            return
+        if self._stream is not None:
+            with suppress(OSError, ValueError):
+                self._stream.flush()
 
 
 class _Foreign(logging.Handler):
@@ -56,7 +55,7 @@ class _Foreign(logging.Handler):
 
 def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = None) -> None:
     """Sets up logging for the whole process. Call it once, before the first line."""
-    out = _Unbreakable(stream or sys.stderr)
+    out = _Unbreakable(stream or sys.stderr)  # None where the process was started without one
     renderer: Processor = (
         structlog.processors.JSONRenderer()
         if log_format is LogFormat.JSON

@@ -21,6 +21,8 @@ USERNAME_MINIMUM = 3
 USERNAME_MAXIMUM = 20
 PASSWORD_MINIMUM = 8
 PASSWORD_MAXIMUM = 48
+# Code points before NFKC. It composes at most a letter and three marks into one.
+PASSWORD_MAXIMUM_TYPED = 4 * PASSWORD_MAXIMUM
 PASSWORD_SPECIALS = frozenset('!@#$%^&*(),.?":{}|<>')
 EMAIL_MAXIMUM = 254  # octets; RFC 5321, 4.5.3.1.3 less the angle brackets
 
@@ -88,11 +90,13 @@ def _email(value: str) -> str:
 
 def _password(value: SecretStr) -> SecretStr:
     raw = value.get_secret_value()
-    password = normalize(raw)
+    # NFKC takes time in the square of a run of combining marks: 64 KiB of them would hold the
+    # interpreter for two seconds. What is cut off is too long whatever it holds.
+    password = normalize(raw[:PASSWORD_MAXIMUM_TYPED])
     broken = []
     if len(password) < PASSWORD_MINIMUM:
         broken.append(_too_short(PASSWORD_MINIMUM))
-    if len(password) > PASSWORD_MAXIMUM:
+    if len(password) > PASSWORD_MAXIMUM or len(raw) > PASSWORD_MAXIMUM_TYPED:
         broken.append(_too_long(PASSWORD_MAXIMUM))
     if not any(c.isupper() for c in password):
         broken.append(("NO_UPPERCASE", "password must contain at least one uppercase letter"))

@@ -1,5 +1,6 @@
 """Alembic's environment, for `identity migrate` and for `alembic` in a checkout."""
 
+import time
 from contextlib import closing
 from typing import Literal
 
@@ -9,6 +10,9 @@ from sqlalchemy import Connection, text
 from identity import config, embedded
 from identity.database import Database, translated
 from identity.models import Base, UtcDateTime
+
+LOCK_KEY = 0x6964656E74697479  # "identity" in ASCII
+POLL_INTERVAL = 0.1  # seconds
 
 
 def plain(kind: str, item: object, _context: object) -> str | Literal[False]:
@@ -34,6 +38,17 @@ def run(connection: Connection) -> None:
         context.run_migrations()
 
 
+def wait_for_turn(connection: Connection) -> None:
+    """Lets one migrator at a time through, of all replicas that start together.
+
+    Tries and sleeps, because one that waited inside PostgreSQL would hold a snapshot, which an
+    index made concurrently by the other waits for: a deadlock. The lock ends with the connection.
+    """
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
+        connection.commit()
+        time.sleep(POLL_INTERVAL)
+
+
 def main() -> None:
     """Finds the database: handed over in code, or in the environment."""
     url = context.config.attributes.get("url")
@@ -54,6 +69,7 @@ def main() -> None:
         else:
             # A migration may take as long as it takes.
             connection.execute(text("SET statement_timeout = 0"))
+            wait_for_turn(connection)
             connection.commit()
         run(connection)
         connection.commit()

@@ -17,8 +17,8 @@ from identity.tracebacks import describe, kind_of
 POLL_INTERVAL = 1.0  # seconds; what this process queues wakes the deliverer at once
 BATCH = 20  # rows claimed at once
 # A row that has waited longer than this in a claimed batch goes back: what is left of the lease
-# must hold a send, or another deliverer would send the same mail meanwhile. A server that takes
-# nearly its whole time-out for every single reply can outlast even that.
+# must hold the slowest send (a sender's SEND_TIMEOUT), or another deliverer would send the same
+# mail meanwhile.
 STALE_CLAIM = LEASE / 4
 
 FIRST_DELAY = timedelta(seconds=5)

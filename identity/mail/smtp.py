@@ -3,15 +3,22 @@
 import smtplib
 import socket
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from io import BufferedReader
 
 from identity.mail.sender import Mail, PermanentFailure, TemporaryFailure
 
 CONNECT_TIMEOUT = 3.0  # seconds
 REPLY_TIMEOUT = 10.0  # seconds, for each reply
+# For all that one mail takes, so that it ends within the deliverer's lease.
+SEND_TIMEOUT = 40.0  # seconds
+MAXIMUM_REPLY_LINES = 100  # EHLO names about ten extensions
 
-_PERMANENT = 500  # RFC 5321, 4.2.1: 5yz, the same command will not succeed
+_PERMANENT = range(500, 600)  # RFC 5321, 4.2.1: 5yz, the same command will not succeed
 
 
 class SmtpTls(StrEnum):
@@ -33,38 +40,75 @@ class SmtpServer:
     password: str | None = None
 
 
-def _connected(host: str, port: int, reply_timeout: float) -> socket.socket:
-    """Tells the time to connect from the time to reply, where smtplib knows one time-out."""
-    connection = socket.create_connection((host, port), CONNECT_TIMEOUT)
-    connection.settimeout(reply_timeout)
-    return connection
+class _Replies:
+    """A server's replies, each with a bound on its lines, where smtplib reads on for ever."""
+
+    def __init__(self, stream: BufferedReader) -> None:
+        self._stream = stream
+        self.lines_left = MAXIMUM_REPLY_LINES
+
+    def readline(self, size: int) -> bytes:
+        self.lines_left -= 1
+        if self.lines_left < 0:
+            raise smtplib.SMTPServerDisconnected("the reply has too many lines")
+        return self._stream.readline(size)
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class _Smtp(smtplib.SMTP):
-    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        return _connected(host, port, timeout)
+    """Tells the time to connect from the time to reply, and bounds each reply."""
 
+    def __init__(self, host: str, tls: ssl.SSLContext | None) -> None:
+        """Does not connect yet. `tls` protects the connection from its first byte."""
+        super().__init__(timeout=REPLY_TIMEOUT)
+        self._host = host  # the name that STARTTLS verifies; kept only where __init__ connects
+        self._tls_from_start = tls
 
-class _SmtpOverTls(smtplib.SMTP_SSL):
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        return self.context.wrap_socket(_connected(host, port, timeout), server_hostname=host)
+        connection = socket.create_connection((host, port), CONNECT_TIMEOUT)
+        connection.settimeout(timeout)
+        if self._tls_from_start is not None:
+            return self._tls_from_start.wrap_socket(connection, server_hostname=host)
+        return connection
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self.file is None and self.sock is not None:
+            self.file = _Replies(self.sock.makefile("rb"))
+        if isinstance(self.file, _Replies):
+            self.file.lines_left = MAXIMUM_REPLY_LINES
+        return super().getreply()
+
+    def abort(self) -> None:
+        """Ends whatever another thread waits for on this connection."""
+        connection = self.sock
+        if connection is not None:
+            with suppress(OSError):  # closed meanwhile
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class SmtpSender:
     """Keeps one connection open from the first `send` until `close` or a failure."""
 
-    def __init__(self, server: SmtpServer, envelope_from: str, tls: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        server: SmtpServer,
+        envelope_from: str,
+        tls: ssl.SSLContext,
+        send_timeout: float = SEND_TIMEOUT,
+    ) -> None:
         """`tls` verifies the server's certificate and name, where TLS is used."""
+        self._send_timeout = send_timeout
         self._server = server
         self._envelope_from = envelope_from
         self._tls = tls
-        self._connection: smtplib.SMTP | None = None
+        self._connection: _Smtp | None = None
 
     def send(self, mail: Mail) -> None:
         try:
-            if self._connection is None:
-                self._connection = self._connect()
-            self._connection.send_message(mail.message, self._envelope_from, [mail.to])
+            with self._bounded() as connection:
+                connection.send_message(mail.message, self._envelope_from, [mail.to])
         except smtplib.SMTPRecipientsRefused as error:
             self._fail("RCPT", next(iter(error.recipients.values()))[0])
         except smtplib.SMTPDataError as error:
@@ -85,26 +129,39 @@ class SmtpSender:
         except (smtplib.SMTPException, OSError):
             connection.close()
 
-    def _connect(self) -> smtplib.SMTP:
+    @contextmanager
+    def _bounded(self) -> Iterator[_Smtp]:
+        """The open connection, cut off when the whole takes too long.
+
+        The time-outs of the socket hold for each packet, so that a server that sends a byte now
+        and then would never meet them.
+        """
         server = self._server
-        if server.tls is SmtpTls.TLS:
-            connection: smtplib.SMTP = _SmtpOverTls(
-                server.host, server.port, timeout=REPLY_TIMEOUT, context=self._tls
-            )
-        else:
-            connection = _Smtp(server.host, server.port, timeout=REPLY_TIMEOUT)
+        fresh = self._connection is None
+        connection = self._connection or _Smtp(
+            server.host, self._tls if server.tls is SmtpTls.TLS else None
+        )
+        self._connection = connection
+        watchdog = threading.Timer(self._send_timeout, connection.abort)
+        watchdog.daemon = True
+        watchdog.start()
         try:
-            if server.tls is SmtpTls.STARTTLS:
-                connection.starttls(context=self._tls)
-            if server.username is not None:
-                connection.login(server.username, server.password or "")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+            if fresh:
+                self._open(connection)
+            yield connection
+        finally:
+            watchdog.cancel()
+
+    def _open(self, connection: _Smtp) -> None:
+        server = self._server
+        connection.connect(server.host, server.port)
+        if server.tls is SmtpTls.STARTTLS:
+            connection.starttls(context=self._tls)
+        if server.username is not None:
+            connection.login(server.username, server.password or "")
 
     def _fail(self, command: str, code: int) -> None:
         reason = f"smtp {code} to {command}"
-        if code >= _PERMANENT:
+        if code in _PERMANENT:
             raise PermanentFailure(reason) from None
         raise TemporaryFailure(reason) from None

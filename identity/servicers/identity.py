@@ -45,7 +45,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             password=request.password,
             request_id=request.request_id,
         )
-        user = self._registrar.register(registration, Deadline.after(context.time_remaining()))
+        user = self._registrar.register(registration, _deadline(context))
         return identity_pb2.RegisterResponse(
             id=user.id, username=user.username, email=user.email, message=REGISTERED
         )
@@ -54,7 +54,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     def VerifyEmail(
         self, request: identity_pb2.VerifyEmailRequest, context: grpc.ServicerContext
     ) -> identity_pb2.VerifyEmailResponse:
-        user = self._verifier.verify(request.token, Deadline.after(context.time_remaining()))
+        user = self._verifier.verify(request.token, _deadline(context))
         return identity_pb2.VerifyEmailResponse(
             id=user.id, username=user.username, email=user.email, message=VERIFIED
         )
@@ -64,3 +64,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         self, request: identity_pb2.ResendVerificationRequest, context: grpc.ServicerContext
     ) -> identity_pb2.ResendVerificationResponse:
         raise NotAvailable
+
+
+def _deadline(context: grpc.ServicerContext) -> Deadline:
+    return Deadline.after(context.time_remaining(), is_wanted=context.is_active)

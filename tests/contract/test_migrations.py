@@ -1,5 +1,9 @@
 """The schema: every revision up and down on both databases, and no drift from the models."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -73,3 +77,22 @@ def test_times_are_stored_with_their_zone(postgres_url: URL) -> None:
                 assert isinstance(column["type"], DateTime)
                 assert column["type"].timezone
     database.close()
+
+
+def test_of_many_migrators_at_once_all_succeed(empty_database_url: URL) -> None:
+    """As processes: Alembic keeps its context in globals."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("IDENTITY_")}
+    environment["IDENTITY_DATABASE_URL"] = empty_database_url.render_as_string(hide_password=False)
+    migrators = [
+        subprocess.Popen(
+            [sys.executable, "-m", "identity", "migrate"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(4)
+    ]
+    for migrator in migrators:
+        stdout, stderr = migrator.communicate(timeout=60)
+        assert (migrator.returncode, stderr) == (0, b"")
+        assert stdout == f"the database is at revision {REVISIONS[-1]}\n".encode()

@@ -1,8 +1,11 @@
 """SMTP against a real server: what is accepted, refused, protected."""
 
 import datetime
+import socket
 import ssl
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from email.headerregistry import Address
 from email.message import EmailMessage
 from pathlib import Path
@@ -15,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from identity.mail.sender import Mail, PermanentFailure, TemporaryFailure
 from identity.mail.smtp import SmtpSender, SmtpServer, SmtpTls
-from tests.mailbox import Mailbox
+from tests.mailbox import PATIENCE, Mailbox
 
 FROM = "identity@example.com"
 
@@ -198,3 +201,55 @@ def test_the_login_is_used(
             with pytest.raises(TemporaryFailure, match="SMTPAuthenticationError 535"):
                 smtp.send(mail())
             assert mailbox.is_empty()
+
+
+@contextmanager
+def hostile(speak: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server that says what it likes to one client; gives its port."""
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):  # until the client goes away
+            speak(connection)
+
+    with socket.create_server(("localhost", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def endless_lines(connection: socket.socket) -> None:
+    connection.sendall(b"220 hello\r\n")
+    while True:
+        connection.sendall(b"250-" + b"x" * 1000 + b"\r\n")
+
+
+def silence(connection: socket.socket) -> None:
+    connection.sendall(b"220 hello\r\n")
+    while connection.recv(1024):
+        pass
+
+
+@pytest.mark.parametrize("speak", [endless_lines, silence])
+def test_a_server_that_never_comes_to_an_end_is_cut_off(
+    speak: Callable[[socket.socket], None],
+) -> None:
+    with hostile(speak) as port:
+        smtp = SmtpSender(
+            SmtpServer("localhost", port, SmtpTls.NONE),
+            FROM,
+            ssl.create_default_context(),
+            send_timeout=0.5,
+        )
+        with pytest.raises(TemporaryFailure, match=r"^smtp SMTPServerDisconnected$"):
+            smtp.send(mail())
+
+
+def test_a_reply_code_that_smtp_does_not_know_is_a_temporary_failure(plain: Mailbox) -> None:
+    plain.answers["RCPT"] = ["999 what"]
+    smtp = sender(plain)
+    with pytest.raises(TemporaryFailure, match=r"^smtp 999 to RCPT$"):
+        smtp.send(mail())
+    smtp.close()

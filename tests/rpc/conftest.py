@@ -1,11 +1,13 @@
 """The whole service, in this process, on a real port, with a real mail server behind it."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import grpc
 import pytest
+import structlog
 from sqlalchemy.engine import URL
 
 from identity import config, logs
@@ -70,6 +72,7 @@ def running(
     for name, value in environment.items():
         monkeypatch.setenv(f"IDENTITY_{name}", value)
     loaded = config.load()
+    handlers = logging.getLogger().handlers
     logs.configure(logs.LogFormat(loaded.log_format), logs.LogLevel(loaded.log_level))
     service = Service(loaded, now=clock.now)
     service.start()
@@ -78,6 +81,8 @@ def running(
             yield Running(service, channel, identity_pb2_grpc.IdentityServiceStub(channel))
     finally:
         service.stop()
+        structlog.reset_defaults()
+        logging.getLogger().handlers = handlers
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -28,6 +29,7 @@ class Program:
     """`identity serve` in a folder of its own; its stdout is read as it comes."""
 
     def __init__(self, folder: Path, settings: dict[str, str], *command: str) -> None:
+        preexec = partial(os.close, 2) if settings.pop("stderr_closed", None) is not None else None
         environment = {k: v for k, v in os.environ.items() if not k.startswith("IDENTITY_")}
         environment |= {f"IDENTITY_{name}": value for name, value in settings.items()}
         self.process = subprocess.Popen(
@@ -37,6 +39,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
+            preexec_fn=preexec,  # noqa: PLW1509 - no thread of this process holds a lock then
         )
         self._lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -240,3 +243,21 @@ def test_a_schema_that_is_ahead_is_served_with_a_warning_and_left_alone(
     code, stderr = program.end()
     assert code == 0
     assert "schema_ahead" in stderr
+
+
+def test_a_service_without_a_stderr_registers_and_delivers(start: Start) -> None:
+    program = start("serve", stderr_closed="")
+    with grpc.insecure_channel(program.line(r"^listening on (\S+)$")) as channel:
+        stub = identity_pb2_grpc.IdentityServiceStub(channel)
+        for name in ("ann", "bob"):
+            stub.Register(registration(name, f"{name}@example.com"))
+            token = program.line(r"token=([A-Za-z0-9_-]{64})$")
+            assert stub.VerifyEmail(verification(token)).username == name
+
+
+def test_of_several_first_starts_in_one_folder_all_come_up(start: Start) -> None:
+    programs = [start() for _ in range(3)]
+    for program in programs:
+        assert program.line(r"^listening on (\S+)$")
+        program.process.send_signal(signal.SIGTERM)
+        assert program.end()[0] == 0

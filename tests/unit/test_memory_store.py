@@ -4,6 +4,7 @@ import gc
 import random
 import threading
 import tracemalloc
+from time import sleep
 
 import pytest
 from structlog.testing import capture_logs
@@ -29,6 +30,19 @@ class Nanoseconds:
 @pytest.fixture
 def time() -> Nanoseconds:
     return Nanoseconds()
+
+
+class Interrupted(str):
+    """A client whose every look-up lets other threads go first."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other)
+
+    def __hash__(self) -> int:
+        sleep(0)
+        return super().__hash__()
 
 
 def admitted(store: MemoryStore, client: str, calls: int) -> int:
@@ -89,7 +103,7 @@ def test_of_200_calls_at_once_exactly_100_are_admitted() -> None:
 
     def call() -> None:
         together.wait()
-        decisions.append(store.hit("ann"))
+        decisions.append(store.hit(Interrupted("ann")))
 
     threads = [threading.Thread(target=call) for _ in range(200)]
     for thread in threads:
@@ -170,6 +184,18 @@ def test_a_client_that_was_counted_in_the_shared_window_gets_no_second_share_whe
     in_the_shared_window = admitted(store, "new", 3)
     time.now = PERIOD  # the window of ann has run out: there is room for one of its own
     assert in_the_shared_window + admitted(store, "new", 3) == 3
+
+
+def test_a_client_that_calls_on_and_on_does_not_keep_the_windows_of_others(
+    time: Nanoseconds,
+) -> None:
+    store = MemoryStore(SMALL, clock=time, maximum_clients=3)
+    with capture_logs() as lines:
+        for number in range(20):
+            assert admitted(store, "ann", 1) == 1
+            assert admitted(store, f"client {number}", 4) == 3
+            time.now += PERIOD // 2
+    assert lines == []
 
 
 def test_a_full_store_is_told_to_the_operator_once(time: Nanoseconds) -> None:
