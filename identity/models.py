@@ -52,7 +52,8 @@ class User(Base):
     email: Mapped[str] = mapped_column(String(254), unique=True)  # lower case, ASCII
     password_hash: Mapped[str] = mapped_column(String(255))
     is_email_verified: Mapped[bool]
-    held_until: Mapped[datetime | None] = mapped_column(UtcDateTime)  # NULL once verified
+    # NULL once verified.
+    held_until: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -70,7 +71,7 @@ class Verification(Base):
     email: Mapped[str] = mapped_column(String(254))
     key_fingerprint: Mapped[str] = mapped_column(String(16))  # of the key that signs its token
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
 class OutboxMail(Base):
@@ -94,7 +95,7 @@ class OutboxMail(Base):
     verification_id: Mapped[bytes | None] = mapped_column(
         LargeBinary(16), ForeignKey("verifications.id", ondelete="SET NULL"), index=True
     )
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     due_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
     claimed_by: Mapped[str | None] = mapped_column(String(64))
     attempts: Mapped[int] = mapped_column(default=0)  # failed ones

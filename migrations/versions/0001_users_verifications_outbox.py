@@ -31,6 +31,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("email", name=op.f("uq_users_email")),
         sa.UniqueConstraint("username_key", name=op.f("uq_users_username_key")),
     )
+    with op.batch_alter_table("users", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_users_held_until"), ["held_until"], unique=False)
+
     op.create_table(
         "verifications",
         sa.Column("id", sa.LargeBinary(length=16), nullable=False),
@@ -45,6 +48,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_verifications")),
     )
     with op.batch_alter_table("verifications", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_verifications_expires_at"), ["expires_at"], unique=False
+        )
         batch_op.create_index(batch_op.f("ix_verifications_user_id"), ["user_id"], unique=False)
 
     op.create_table(
@@ -71,6 +77,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
     )
     with op.batch_alter_table("outbox", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_outbox_created_at"), ["created_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_outbox_due_at"), ["due_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_outbox_user_id"), ["user_id"], unique=False)
         batch_op.create_index(
@@ -83,10 +90,15 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_outbox_verification_id"))
         batch_op.drop_index(batch_op.f("ix_outbox_user_id"))
         batch_op.drop_index(batch_op.f("ix_outbox_due_at"))
+        batch_op.drop_index(batch_op.f("ix_outbox_created_at"))
 
     op.drop_table("outbox")
     with op.batch_alter_table("verifications", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_verifications_user_id"))
+        batch_op.drop_index(batch_op.f("ix_verifications_expires_at"))
 
     op.drop_table("verifications")
+    with op.batch_alter_table("users", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_users_held_until"))
+
     op.drop_table("users")
