@@ -102,3 +102,28 @@ class OutboxMail(Base):
     last_error: Mapped[str | None] = mapped_column(String(255))  # without personal data
     sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     dead_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class OutboxPause(Base):
+    """The one row that stands here while no mail at all is accepted. Shared by all deliverers."""
+
+    __tablename__ = "outbox_pause"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # always 1
+    reason: Mapped[str] = mapped_column(String(255))  # without personal data
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+    probe_at: Mapped[datetime] = mapped_column(UtcDateTime)  # when one mail is tried again
+
+
+class ResendRequest(Base):
+    """An address that somebody asked to send another mail to, known or not.
+
+    Written by the call, looked at by the deliverer: the call does the same for every address, and
+    its time tells nothing.
+    """
+
+    __tablename__ = "resend_requests"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)  # a UUID
+    email: Mapped[str] = mapped_column(String(254))  # lower case, ASCII
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)

@@ -34,14 +34,19 @@ class PermanentFailure(DeliveryError):
     """This mail will never be accepted."""
 
 
+class AccountFailure(DeliveryError):
+    """No mail would be accepted at present: the fault lies in the account, not in this mail."""
+
+
 class Sender(Protocol):
     """Hands mails to a provider. Used by one thread at a time."""
 
     def send(self, mail: Mail) -> None:
         """Returns once the provider has accepted the mail, and only then.
 
-        Raises TemporaryFailure or PermanentFailure. After any other exception it is unknown
-        whether the mail was accepted. Sending again is safe: at worst the same mail comes twice.
+        Raises TemporaryFailure, PermanentFailure or AccountFailure. After any other exception it
+        is unknown whether the mail was accepted. Sending again is safe: at worst the same mail
+        comes twice.
         """
 
     def close(self) -> None:
