@@ -64,6 +64,13 @@ def hash_password(password: str, cost: int) -> str:
 
 def verify_password(password: str, stored: str) -> bool:
     """Whether the password made the stored hash. False for a hash of an unknown format."""
+    try:
+        return _verify(password, stored)
+    except ValueError:  # bcrypt's, for a salt that no bcrypt makes
+        return False
+
+
+def _verify(password: str, stored: str) -> bool:
     if ours := _OURS.fullmatch(stored):
         again = _bcrypt_sha256(password, ours["salt"], int(ours["cost"]))
         return hmac.compare_digest(again, stored)

@@ -187,11 +187,6 @@ def test_an_unknown_name_stops_the_start(monkeypatch: pytest.MonkeyPatch, name: 
     assert mistake(monkeypatch, **{name: "zzz"}) == f"IDENTITY_{name}: there is no such setting"
 
 
-def test_a_name_in_lower_case_is_not_read_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("identity_bcrypt_cost", "5")
-    assert mistake(monkeypatch) == "identity_bcrypt_cost: there is no such setting"
-
-
 @pytest.mark.parametrize("name", ["identity_listen", "Identity_Listen"])
 def test_a_name_in_other_letters_stops_the_start_too(
     monkeypatch: pytest.MonkeyPatch, name: str
