@@ -13,7 +13,6 @@ IdentityError
 ├── DeadlineTooShort     too little time left to do it
 ├── DatabaseUnavailable  the database cannot be reached
 │   └── Conflict         it ended one of two transactions that met
-├── NotAvailable         the method is not there yet
 └── Unforeseen           anything else: a defect of ours
     └── RegistrationUnforeseen  the same, in the sentence that Register gives
 
@@ -133,10 +132,3 @@ class RegistrationUnforeseen(Unforeseen):
 
 class Conflict(DatabaseUnavailable):
     """Two transactions met, and the database ended this one. It may succeed when run again."""
-
-
-class NotAvailable(IdentityError):
-    """The method exists in the API, but not in this release."""
-
-    reason = "NOT_AVAILABLE"
-    sentence = "This method is not available yet."

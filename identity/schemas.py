@@ -140,6 +140,12 @@ class _Incoming(BaseModel):
         raise InvalidFields(violations)
 
 
+class Resend(_Incoming):
+    """A request for another mail. email: lower case, ASCII."""
+
+    email: Annotated[str, AfterValidator(_email)]
+
+
 class Registration(_Incoming):
     """A registration that keeps every rule.
 

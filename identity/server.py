@@ -27,9 +27,12 @@ from identity.ratelimit.window import Limit
 from identity.security.passwords import PasswordHasher
 from identity.security.tokens import TokenSigner
 from identity.servicers.identity import IdentityServicer
+from identity.services.cleanup import Cleanup
 from identity.services.registration import RegistrationService
+from identity.services.resend import ResendService
 from identity.services.verification import VerificationIssuer, VerificationService
 from identity.v1 import identity_pb2, identity_pb2_grpc
+from identity.worker import Worker
 
 MAXIMUM_REQUEST = 64 * 1024  # bytes; the longest honest one is under 1 KiB
 # Threads beside those that wait for a hash, so that light calls are always answered.
@@ -66,7 +69,9 @@ class Service:
         signer = TokenSigner(_signing_keys(settings))
         self._database = _open_database(settings)
         self._hasher = PasswordHasher(settings.bcrypt_cost, cores)
-        self._deliverer = Deliverer(
+        issuer = VerificationIssuer(signer, settings.verification_ttl)
+        resends = ResendService(self._database, issuer, now=now, requested=self._wake)
+        deliverer = Deliverer(
             # A name that no other process has: host names are cut, and pids are 1 in containers.
             Outbox(self._database, str(uuid.uuid4()), now=now),
             _sender(settings),
@@ -74,15 +79,15 @@ class Service:
             signer,
             now=now,
         )
+        self._worker = Worker(
+            [resends.carry_out, deliverer.deliver_due, Cleanup(self._database, now=now).run]
+        )
         servicer = IdentityServicer(
             RegistrationService(
-                self._database,
-                self._hasher,
-                VerificationIssuer(signer, settings.verification_ttl),
-                now=now,
-                mail_queued=self._deliverer.wake,
+                self._database, self._hasher, issuer, now=now, mail_queued=self._wake
             ),
             VerificationService(self._database, signer, now=now),
+            resends,
         )
         limit = Limit.per_seconds(
             settings.rate_limit.calls, settings.rate_limit.period.total_seconds()
@@ -110,10 +115,13 @@ class Service:
             _add_reflection(self._server)
         self.endpoint = _bind(self._server, settings.listen)
 
+    def _wake(self) -> None:
+        self._worker.wake()
+
     def start(self) -> None:
         """Begins to answer calls and to deliver mails."""
         self._server.start()
-        self._deliverer.start()
+        self._worker.start()
         for name in ("", _SERVICE):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
@@ -122,7 +130,7 @@ class Service:
         self._health.enter_graceful_shutdown()
         self._server.stop(GRACE).wait()
         self._hasher.close()
-        self._deliverer.stop(GRACE_FOR_MAIL)
+        self._worker.stop(GRACE_FOR_MAIL)
         self._database.close()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import queue
 import re
 import ssl
+import threading
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -32,6 +33,8 @@ class Mailbox:
         self.answers: dict[str, list[str]] = {}  # by command, used up one by one
         self.connections = 0
         self.was_protected = False
+        self._may_answer = threading.Event()
+        self._may_answer.set()
         self._tls = tls
         self._tls_from_start = tls_from_start
         self._login = login
@@ -75,6 +78,14 @@ class Mailbox:
         """Whether no mail is waiting to be read."""
         return self._mails.empty()
 
+    def hold_answers(self) -> None:
+        """From now on mails are taken, but the answer that says so is held back."""
+        self._may_answer.clear()
+
+    def release_answers(self) -> None:
+        """Ends `hold_answers`."""
+        self._may_answer.set()
+
     def drop_connections(self) -> None:
         """Cuts every client off, as a server that restarts does."""
         assert self._controller is not None
@@ -114,6 +125,7 @@ class Mailbox:
         answer = self._answer("DATA", "250 OK")
         if answer.startswith("2"):
             self._mails.put(envelope)
+        await asyncio.to_thread(self._may_answer.wait, PATIENCE)
         return answer
 
     def _authenticate(

@@ -1,20 +1,23 @@
 """Delivers the outbox: claims what is due, sends it outside any transaction, notes how it went."""
 
 import random
-import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
 
-from identity.errors import DatabaseUnavailable
 from identity.mail.outbox import LEASE, Outbox, QueuedVerification
-from identity.mail.sender import Mail, PermanentFailure, Sender, TemporaryFailure
+from identity.mail.sender import (
+    AccountFailure,
+    Mail,
+    PermanentFailure,
+    Sender,
+    TemporaryFailure,
+)
 from identity.mail.templates import Templates, VerificationMail
 from identity.security.tokens import TokenSigner
-from identity.tracebacks import describe, kind_of
+from identity.tracebacks import describe
 
-POLL_INTERVAL = 1.0  # seconds; what this process queues wakes the deliverer at once
 BATCH = 20  # rows claimed at once
 # A row that has waited longer than this in a claimed batch goes back: what is left of the lease
 # must hold the slowest send (a sender's SEND_TIMEOUT), or another deliverer would send the same
@@ -34,8 +37,12 @@ def retry_delay(failures: int, uniform: Callable[[float, float], float]) -> time
     return timedelta(seconds=uniform(0, ceiling.total_seconds()))
 
 
+def _never() -> bool:
+    return False
+
+
 class Deliverer:
-    """One thread that empties the outbox through a sender."""
+    """Empties the outbox through a sender. For one thread at a time."""
 
     def __init__(
         self,
@@ -53,82 +60,59 @@ class Deliverer:
         self._signer = signer
         self._now = now
         self._uniform = uniform
-        self._work = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="deliverer", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Says that a mail was queued, so that it does not wait for the next poll."""
-        self._work.set()
-
-    def stop(self, timeout: float) -> None:
-        """Ends the thread after the mail at hand; what is still queued stays queued.
-
-        A send that takes longer than `timeout` seconds is left to the lease.
-        """
-        self._stopping.set()
-        self._work.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-
-    def deliver_due(self) -> int:
+    def deliver_due(self, is_stopping: Callable[[], bool] = _never) -> int:
         """Claims one batch and tries each of its mails at most once. Returns how many it got.
 
         Raises DatabaseUnavailable; what was claimed then comes due again with its lease's end.
         """
         claimed_at = self._now()
         batch = self._outbox.claim(BATCH)
+        is_paused = False
         try:
-            for mail in batch:
-                if self._stopping.is_set() or self._now() - claimed_at > STALE_CLAIM:
+            for mail in batch.mails:
+                if is_paused or is_stopping() or self._now() - claimed_at > STALE_CLAIM:
                     self._outbox.release(mail.outbox_id)
+                    continue
+                try:
+                    is_judged = self._deliver(mail)
+                except AccountFailure as failure:
+                    self._pause(mail, failure.reason)
+                    is_paused = True
                 else:
-                    self._deliver(mail)
+                    if batch.is_probe and is_judged:
+                        self._outbox.resume()
+                        _log.info("outbox_resumed")
         finally:
-            if len(batch) < BATCH:  # the queue is empty: nobody needs the connection
+            if len(batch.mails) < BATCH:  # the queue is empty: nobody needs the connection
                 self._sender.close()
-        return len(batch)
+        return 0 if is_paused else len(batch.mails)
 
-    def _run(self) -> None:
-        reachable = True
-        while not self._stopping.is_set():
-            self._work.clear()
-            claimed = 0
-            try:
-                claimed = self.deliver_due()
-                reachable = True
-            except DatabaseUnavailable as error:
-                if reachable:  # once, not with every poll of an outage
-                    _log.warning("outbox_unavailable", error=kind_of(error.__cause__ or error))
-                reachable = False
-            except Exception as error:  # noqa: BLE001 - the thread must outlive a bad batch
-                _log.error("delivery_failed", **describe(error))
-            if not claimed:
-                self._work.wait(POLL_INTERVAL)
-        self._sender.close()
-
-    def _deliver(self, mail: QueuedVerification) -> None:
+    def _deliver(self, mail: QueuedVerification) -> bool:
+        """Tries one mail. Whether the provider judged it, so that others are judged too."""
         if mail.is_email_verified:
             self._bury(mail, "verified already")
-            return
+            return False
         if mail.expires_at <= self._now():
             self._bury(mail, "token expired")
-            return
+            return False
         try:
             self._sender.send(self._compose(mail))
         except TemporaryFailure as failure:
             self._retry(mail, failure.reason)
+            return False
         except PermanentFailure as failure:
             self._bury(mail, failure.reason)
+        except AccountFailure:
+            raise
         except Exception as error:  # noqa: BLE001 - one mail must not hold up the others
             _log.error("delivery_failed", outbox_id=mail.outbox_id, **describe(error))
             self._retry(mail, type(error).__name__)
+            return False
         else:
             held = self._outbox.sent(mail.outbox_id)
             _log.info("mail_sent", outbox_id=mail.outbox_id, lease_held=held)
+        return True
 
     def _compose(self, mail: QueuedVerification) -> Mail:
         message = self._templates.verification(
@@ -158,3 +142,9 @@ class Deliverer:
     def _bury(self, mail: QueuedVerification, reason: str) -> None:
         held = self._outbox.bury(mail.outbox_id, reason)
         _log.warning("mail_dead", outbox_id=mail.outbox_id, reason=reason, lease_held=held)
+
+    def _pause(self, mail: QueuedVerification, reason: str) -> None:
+        """Nothing is wrong with the mail: it goes back untried, and no attempt is burned."""
+        self._outbox.release(mail.outbox_id)
+        if self._outbox.pause(reason):
+            _log.error("outbox_paused", reason=reason)

@@ -5,13 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from identity.database import Database
-from identity.models import OutboxMail, User, Verification
+from identity.models import OutboxMail, OutboxPause, User, Verification
 
 # How long a deliverer holds what it claimed. The rows of one that died come due again then.
 LEASE = timedelta(seconds=60)
+# How often one mail is tried while no mail at all is accepted.
+PROBE_INTERVAL = timedelta(seconds=30)
+_THE_PAUSE = 1  # the id of the only row in outbox_pause
 
 
 def enqueue(connection: Connection, *, user_id: str, verification_id: bytes, now: datetime) -> None:
@@ -43,6 +47,14 @@ class QueuedVerification:
     expires_at: datetime
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a claim gave."""
+
+    mails: list[QueuedVerification]
+    is_probe: bool = False  # one mail, to see whether the pause can end
+
+
 class Outbox:
     """One deliverer's view of the queue. Any number may work on it, in any process."""
 
@@ -52,9 +64,26 @@ class Outbox:
         self._holder = holder
         self._now = now
 
-    def claim(self, limit: int) -> list[QueuedVerification]:
-        """Takes at most `limit` due rows, the longest due first, for the length of a lease."""
+    def claim(self, limit: int) -> Batch:
+        """Takes at most `limit` due rows, the longest due first, for the length of a lease.
+
+        During a pause it takes nothing but, every 30 seconds, one row as a probe.
+        """
         now = self._now()
+        with self._database.write() as connection:
+            probe_at = connection.scalar(select(OutboxPause.probe_at))
+            if probe_at is None:
+                return Batch(self._claim(connection, now, limit))
+            turn = connection.execute(
+                update(OutboxPause)
+                .where(OutboxPause.probe_at == probe_at, OutboxPause.probe_at <= now)
+                .values(probe_at=now + PROBE_INTERVAL)
+            )
+            if not turn.rowcount:  # too early, or another deliverer's turn
+                return Batch([])
+            return Batch(self._claim(connection, now, 1), is_probe=True)
+
+    def _claim(self, connection: Connection, now: datetime, limit: int) -> list[QueuedVerification]:
         due = (
             select(OutboxMail.id)
             .where(OutboxMail.due_at <= now)
@@ -63,40 +92,39 @@ class Outbox:
             .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
             .cte("due")  # evaluated once: a subquery in IN may be run again and exceed its limit
         )
-        with self._database.write() as connection:
-            claimed = connection.scalars(
+        claimed = connection.scalars(
+            update(OutboxMail)
+            .where(OutboxMail.id.in_(select(due.c.id)))
+            .values(due_at=now + LEASE, claimed_by=self._holder)
+            .returning(OutboxMail.id)
+        ).all()
+        if not claimed:
+            return []
+        rows = connection.execute(
+            select(
+                OutboxMail.id.label("outbox_id"),
+                OutboxMail.attempts,
+                OutboxMail.created_at,
+                User.username,
+                User.is_email_verified,
+                Verification.id.label("verification_id"),
+                Verification.email,
+                Verification.key_fingerprint,
+                Verification.expires_at,
+            )
+            .join(User, User.id == OutboxMail.user_id)
+            .join(Verification, Verification.id == OutboxMail.verification_id)
+            .where(OutboxMail.id.in_(claimed))
+            .order_by(OutboxMail.created_at)
+        ).mappings()
+        mails = [QueuedVerification(**row) for row in rows]
+        orphans = set(claimed).difference(mail.outbox_id for mail in mails)
+        if orphans:  # their verification was cleaned up: there is no link left to send
+            connection.execute(
                 update(OutboxMail)
-                .where(OutboxMail.id.in_(select(due.c.id)))
-                .values(due_at=now + LEASE, claimed_by=self._holder)
-                .returning(OutboxMail.id)
-            ).all()
-            if not claimed:
-                return []
-            rows = connection.execute(
-                select(
-                    OutboxMail.id.label("outbox_id"),
-                    OutboxMail.attempts,
-                    OutboxMail.created_at,
-                    User.username,
-                    User.is_email_verified,
-                    Verification.id.label("verification_id"),
-                    Verification.email,
-                    Verification.key_fingerprint,
-                    Verification.expires_at,
-                )
-                .join(User, User.id == OutboxMail.user_id)
-                .join(Verification, Verification.id == OutboxMail.verification_id)
-                .where(OutboxMail.id.in_(claimed))
-                .order_by(OutboxMail.created_at)
-            ).mappings()
-            mails = [QueuedVerification(**row) for row in rows]
-            orphans = set(claimed).difference(mail.outbox_id for mail in mails)
-            if orphans:  # their verification was cleaned up: there is no link left to send
-                connection.execute(
-                    update(OutboxMail)
-                    .where(OutboxMail.id.in_(orphans))
-                    .values(due_at=None, claimed_by=None, dead_at=now, last_error="token gone")
-                )
+                .where(OutboxMail.id.in_(orphans))
+                .values(due_at=None, claimed_by=None, dead_at=now, last_error="token gone")
+            )
         return mails
 
     def sent(self, outbox_id: str) -> bool:
@@ -119,6 +147,31 @@ class Outbox:
     def release(self, outbox_id: str) -> bool:
         """Gives a claimed row back untried."""
         return self._settle(outbox_id, due_at=self._now())
+
+    def pause(self, reason: str) -> bool:
+        """Stops all deliverers, but for probes. Whether they were not stopped before."""
+        now = self._now()
+        with self._database.write() as connection:
+            known = connection.execute(
+                update(OutboxPause).values(reason=reason, probe_at=now + PROBE_INTERVAL)
+            )
+            if known.rowcount:
+                return False
+        try:
+            with self._database.write() as connection:
+                connection.execute(
+                    insert(OutboxPause).values(
+                        id=_THE_PAUSE, reason=reason, since=now, probe_at=now + PROBE_INTERVAL
+                    )
+                )
+        except IntegrityError:  # another deliverer was quicker
+            return False
+        return True
+
+    def resume(self) -> None:
+        """Ends the pause."""
+        with self._database.write() as connection:
+            connection.execute(delete(OutboxPause))
 
     def _settle(self, outbox_id: str, **values: object) -> bool:
         with self._database.write() as connection:

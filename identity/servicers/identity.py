@@ -5,14 +5,14 @@ from typing import Protocol
 import grpc
 
 from identity.deadlines import Deadline
-from identity.errors import NotAvailable
-from identity.schemas import Registration
+from identity.schemas import Registration, Resend
 from identity.servicers.status import answering
 from identity.services.registration import RegisteredUser
 from identity.services.verification import VerifiedUser
 from identity.v1 import identity_pb2, identity_pb2_grpc
 
 REGISTERED = "Success! Please check your email for verification instructions."
+RESENT = "If this address waits to be verified, a new email is on its way."
 VERIFIED = "Email verified successfully! You can now log in."
 
 
@@ -28,12 +28,19 @@ class Verifier(Protocol):
     def verify(self, token: str, deadline: Deadline) -> VerifiedUser: ...
 
 
+class Resender(Protocol):
+    """Notes that somebody wants another mail."""
+
+    def request(self, email: str, deadline: Deadline) -> None: ...
+
+
 class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     """Whole by itself: its refusals have their codes and details without any interceptor."""
 
-    def __init__(self, registrar: Registrar, verifier: Verifier) -> None:
+    def __init__(self, registrar: Registrar, verifier: Verifier, resender: Resender) -> None:
         self._registrar = registrar
         self._verifier = verifier
+        self._resender = resender
 
     @answering
     def Register(
@@ -63,7 +70,9 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     def ResendVerification(
         self, request: identity_pb2.ResendVerificationRequest, context: grpc.ServicerContext
     ) -> identity_pb2.ResendVerificationResponse:
-        raise NotAvailable
+        wanted = Resend.checked(email=request.email)
+        self._resender.request(wanted.email, _deadline(context))
+        return identity_pb2.ResendVerificationResponse(message=RESENT)
 
 
 def _deadline(context: grpc.ServicerContext) -> Deadline:

@@ -27,7 +27,6 @@ CODES: Final[dict[type[errors.IdentityError], grpc.StatusCode]] = {
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineTooShort: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.DatabaseUnavailable: grpc.StatusCode.UNAVAILABLE,
-    errors.NotAvailable: grpc.StatusCode.UNIMPLEMENTED,
     errors.Unforeseen: grpc.StatusCode.INTERNAL,
 }
 

@@ -72,6 +72,7 @@ class RegistrationService:
     ) -> RegisteredUser:
         user_id = str(uuid.uuid4())
         now = self._now()
+        expires_at = now + min(self._issuer.lifetime, MAXIMUM_HOLD)
         with self._database.write() as connection:
             # No select first: it would prove nothing about the moment of the insert.
             connection.execute(
@@ -89,12 +90,18 @@ class RegistrationService:
                     email=registration.email,
                     password_hash=password_hash,
                     is_email_verified=False,
-                    held_until=min(now + self._issuer.lifetime, now + MAXIMUM_HOLD),
+                    held_until=expires_at,
                     created_at=now,
                     updated_at=now,
                 )
             )
-            self._issuer.issue(connection, user_id=user_id, email=registration.email, now=now)
+            self._issuer.issue(
+                connection,
+                user_id=user_id,
+                email=registration.email,
+                now=now,
+                expires_at=expires_at,
+            )
             deadline.check()  # the last moment at which nothing has happened yet
         self._mail_queued()
         return RegisteredUser(user_id, registration.username, registration.email)

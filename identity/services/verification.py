@@ -30,7 +30,15 @@ class VerificationIssuer:
         self.lifetime = lifetime
         self._signer = signer
 
-    def issue(self, connection: Connection, *, user_id: str, email: str, now: datetime) -> None:
+    def issue(
+        self,
+        connection: Connection,
+        *,
+        user_id: str,
+        email: str,
+        now: datetime,
+        expires_at: datetime,
+    ) -> None:
         """Writes a verification and its outbox row, within the caller's transaction."""
         verification_id = self._signer.new_id()
         connection.execute(
@@ -40,7 +48,7 @@ class VerificationIssuer:
                 email=email,
                 key_fingerprint=self._signer.fingerprint,
                 created_at=now,
-                expires_at=now + self.lifetime,
+                expires_at=expires_at,
             )
         )
         enqueue(connection, user_id=user_id, verification_id=verification_id, now=now)

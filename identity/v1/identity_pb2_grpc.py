@@ -93,7 +93,7 @@ class IdentityServiceServicer(object):
         INVALID_ARGUMENT  TOKEN_INVALID  Not a token of this service: unsigned, malformed, damaged
         or empty.
         INVALID_ARGUMENT  TOKEN_USED     The user is verified already, by this token or by another
-        one of the same user, whether or not its life is over.
+        one of the same user, also for seven days after its life.
         INVALID_ARGUMENT  TOKEN_EXPIRED  Past its life, or its registration is gone.
 
         A repeat is harmless. After a lost reply the repeat answers TOKEN_USED, which a caller that
@@ -104,7 +104,22 @@ class IdentityServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ResendVerification(self, request, context):
-        """Not available yet: answers UNIMPLEMENTED with the reason NOT_AVAILABLE.
+        """Asks for another mail to an address that waits to be verified.
+
+        The reply, and the work done for it, are the same for every well-formed address: known or
+        not, verified or not. It therefore never tells whether a mail will come.
+
+        Changes: notes the request. Shortly after, if an unverified registration has the address, it
+        gets a mail with a new token of a fresh life, and holds its username and address as long, but
+        never past 72 hours after Register; after that nothing is sent. Earlier tokens stay usable
+        until they lapse; when one is used, all are. To one address goes at most one mail in any 60
+        seconds and five in any 24 hours, that of Register included; what is above is not sent.
+
+        Errors:
+
+        INVALID_ARGUMENT  INVALID_FIELDS  The address breaks a rule of RegisterRequest.email.
+
+        A repeat is harmless.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

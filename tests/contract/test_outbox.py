@@ -44,7 +44,11 @@ def queue_mails(database: Database, clock: FakeClock, number: int) -> None:
                 )
             )
             issuer.issue(
-                connection, user_id=user_id, email=f"{user_id}@example.com", now=clock.now()
+                connection,
+                user_id=user_id,
+                email=f"{user_id}@example.com",
+                now=clock.now(),
+                expires_at=clock.now() + LIFETIME,
             )
 
 
@@ -84,19 +88,19 @@ def test_a_claimed_mail_is_nobody_elses_until_its_lease_ends(
     database: Database, clock: FakeClock
 ) -> None:
     queue_mails(database, clock, 1)
-    (claimed,) = outbox(database, clock, "one").claim(10)
-    assert outbox(database, clock, "two").claim(10) == []
+    (claimed,) = outbox(database, clock, "one").claim(10).mails
+    assert outbox(database, clock, "two").claim(10).mails == []
     clock.advance(seconds=LEASE.total_seconds() - 1)
-    assert outbox(database, clock, "two").claim(10) == []
+    assert outbox(database, clock, "two").claim(10).mails == []
     clock.advance(seconds=1)
-    (taken_over,) = outbox(database, clock, "two").claim(10)
+    (taken_over,) = outbox(database, clock, "two").claim(10).mails
     assert taken_over.outbox_id == claimed.outbox_id
 
 
 def test_only_who_holds_the_lease_marks_a_mail(database: Database, clock: FakeClock) -> None:
     queue_mails(database, clock, 1)
     first, second = outbox(database, clock, "one"), outbox(database, clock, "two")
-    (mail,) = first.claim(1)
+    (mail,) = first.claim(1).mails
     clock.advance(seconds=LEASE.total_seconds())
     second.claim(1)
     assert not first.sent(mail.outbox_id)
@@ -202,7 +206,7 @@ def test_a_slow_sender_gives_back_what_its_lease_may_not_hold(
     sender = SlowSender(clock)
     deliverer(database, clock, sender).deliver_due()
     assert len(sender.mails) == 2
-    assert len(outbox(database, clock, "two").claim(10)) == 3
+    assert len(outbox(database, clock, "two").claim(10).mails) == 3
 
 
 def test_two_deliverers_send_each_mail_once(database: Database, clock: FakeClock) -> None:
@@ -228,7 +232,7 @@ def test_the_link_stays_the_same_while_its_key_is_held(
     database: Database, clock: FakeClock, kept: bool
 ) -> None:
     queue_mails(database, clock, 1)
-    (mail,) = outbox(database, clock).claim(1)
+    (mail,) = outbox(database, clock).claim(1).mails
     before = SIGNER.token(mail.verification_id, mail.key_fingerprint)
     rotated = TokenSigner(["n" * 32, "k" * 32] if kept else ["n" * 32])
     after = rotated.token(mail.verification_id, mail.key_fingerprint)

@@ -233,11 +233,10 @@ def test_what_nobody_foresaw_shows_its_request_id_and_nothing_else(
         assert secret not in str(refusal)
 
 
-def test_resend_is_not_available_yet(serve: Serve) -> None:
-    refusal = refused(
-        serve().stub.ResendVerification, ResendVerificationRequest(email="ann@example.com")
-    )
-    assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
+def test_a_malformed_address_to_send_to_is_refused(serve: Serve) -> None:
+    refusal = refused(serve().stub.ResendVerification, ResendVerificationRequest(email="ann"))
+    expect(refusal, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS", "Some fields are invalid")
+    assert {(field, reason) for field, reason, _ in refusal.violations} == {("email", "MALFORMED")}
 
 
 def test_a_successful_reply_bears_the_metadata_too(serve: Serve, mailbox: Mailbox) -> None:

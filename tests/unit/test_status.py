@@ -47,6 +47,9 @@ class Fails:
     def verify(self, token: str, deadline: Deadline) -> VerifiedUser:
         raise self._error
 
+    def request(self, email: str, deadline: Deadline) -> None:
+        raise self._error
+
 
 class Works:
     """A registrar and a verifier that succeed, and keep what they are given."""
@@ -62,13 +65,16 @@ class Works:
         self.seen += [token, deadline.remaining()]
         return VerifiedUser("id-1", "Alice", "alice@example.org")
 
+    def request(self, email: str, deadline: Deadline) -> None:
+        self.seen.append(email)
+
 
 def answer(
     parts: Fails | Works, rpc: str, request: Message | None = None, timeout: float | None = None
 ) -> tuple[Any, grpc.StatusCode, str]:
     """The reply, the code and the sentence that a call gets."""
     server = grpc_testing.server_from_dictionary(
-        {SERVICE: IdentityServicer(parts, parts)}, grpc_testing.strict_fake_time(0)
+        {SERVICE: IdentityServicer(parts, parts, parts)}, grpc_testing.strict_fake_time(0)
     )
     call = server.invoke_unary_unary(
         SERVICE.methods_by_name[rpc], (), request or REQUESTS[rpc], timeout
@@ -164,7 +170,7 @@ def test_each_error_is_answered_with_its_code_reason_and_sentence(
 
 def test_every_error_has_a_code_a_reason_and_a_sentence() -> None:
     found = list(subclasses(errors.IdentityError))
-    assert len(found) >= 15
+    assert len(found) >= 14
     for kind in found:
         name = kind.__name__
         code = next((CODES[base] for base in kind.__mro__ if base in CODES), None)
@@ -271,9 +277,9 @@ def test_a_verification_answers_whose_address_is_proven() -> None:
     assert works.seen == ["zzz", math.inf]
 
 
-def test_a_method_that_is_not_there_yet_says_so() -> None:
-    _, code, sentence = answer(Works(), "ResendVerification")
-    assert (code, sentence) == (
-        grpc.StatusCode.UNIMPLEMENTED,
-        "This method is not available yet.",
-    )
+def test_a_request_for_another_mail_answers_one_sentence() -> None:
+    works = Works()
+    response, code, _ = answer(works, "ResendVerification")
+    assert code is grpc.StatusCode.OK
+    assert response.message == ("If this address waits to be verified, a new email is on its way.")
+    assert works.seen == ["a@example.org"]
