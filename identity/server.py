@@ -70,7 +70,7 @@ class Service:
         self._database = _open_database(settings)
         self._hasher = PasswordHasher(settings.bcrypt_cost, cores)
         issuer = VerificationIssuer(signer, settings.verification_ttl)
-        resends = ResendService(self._database, issuer, now=now, requested=self._wake)
+        resends = ResendService(self._database, issuer, now=now)
         deliverer = Deliverer(
             # A name that no other process has: host names are cut, and pids are 1 in containers.
             Outbox(self._database, str(uuid.uuid4()), now=now),

@@ -34,12 +34,10 @@ class ResendService:
         issuer: VerificationIssuer,
         *,
         now: Callable[[], datetime],
-        requested: Callable[[], None],
     ) -> None:
         self._database = database
         self._issuer = issuer
         self._now = now
-        self._requested = requested
 
     def request(self, email: str, deadline: Deadline) -> None:
         """Notes that somebody wants another mail. Raises DeadlineTooShort, DatabaseUnavailable.
@@ -53,7 +51,8 @@ class ResendService:
                 )
             )
             deadline.check()  # the last moment at which nothing has happened yet
-        self._requested()
+        # The worker is not woken: its work differs by address, and would slow down just the call
+        # that comes next. It looks every second.
 
     def carry_out(self, is_stopping: Callable[[], bool]) -> int:
         """Works off requests, each in a transaction of its own; returns how many."""

@@ -31,7 +31,6 @@ def resends(database: Database, clock: FakeClock) -> ResendService:
         database,
         VerificationIssuer(SIGNER, LIFETIME),
         now=clock.now,
-        requested=lambda: None,
     )
 
 
