@@ -10,14 +10,16 @@ import pytest
 from sqlalchemy import insert, text, update
 
 from identity.database import Database
-from identity.mail.deliverer import BATCH, STALE_CLAIM, Deliverer
+from identity.deadlines import Deadline
+from identity.mail.deliverer import STALE_CLAIM, Deliverer
 from identity.mail.outbox import LEASE, Outbox
 from identity.mail.sender import Mail, PermanentFailure, Sender, TemporaryFailure
 from identity.mail.templates import Templates
 from identity.models import User
 from identity.security.tokens import TokenSigner
-from identity.services.verification import VerificationIssuer
+from identity.services.verification import VerificationIssuer, VerificationService
 from tests.fakes import FakeClock, RecordingSender
+from tests.mailbox import token_in
 
 SIGNER = TokenSigner(["k" * 32])
 LIFETIME = timedelta(hours=24)
@@ -210,7 +212,7 @@ def test_a_slow_sender_gives_back_what_its_lease_may_not_hold(
 
 
 def test_two_deliverers_send_each_mail_once(database: Database, clock: FakeClock) -> None:
-    mails = 4 * BATCH
+    mails = 500
     queue_mails(database, clock, mails)
     senders = [RecordingSender(), RecordingSender()]
     barrier = threading.Barrier(len(senders))
@@ -238,3 +240,21 @@ def test_the_link_stays_the_same_while_its_key_is_held(
     after = rotated.token(mail.verification_id, mail.key_fingerprint)
     assert (after == before) is kept
     assert rotated.open(after) == mail.verification_id
+
+
+def test_every_link_works_when_the_keys_are_rotated_with_mails_queued(
+    database: Database, clock: FakeClock
+) -> None:
+    queue_mails(database, clock, 3)
+    rotated = TokenSigner(["n" * 32, "k" * 32])
+    sender = RecordingSender()
+    Deliverer(
+        outbox(database, clock),
+        sender,
+        Templates(Address("", "identity", "example.com"), "https://example.com/?token={token}"),
+        rotated,
+        now=clock.now,
+    ).deliver_due()
+    verifier = VerificationService(database, rotated, now=clock.now)
+    verified = {verifier.verify(token_in(mail.message), Deadline()).id for mail in sender.mails}
+    assert len(verified) == 3

@@ -10,13 +10,18 @@ from sqlalchemy import select, text, update
 
 from identity.database import Database
 from identity.deadlines import Deadline
+from identity.errors import EmailTaken
 from identity.models import User, Verification
+from identity.schemas import Registration
+from identity.security.passwords import PasswordHasher
 from identity.security.tokens import TokenSigner
 from identity.services.cleanup import Cleanup
+from identity.services.registration import RegistrationService
 from identity.services.resend import ResendService
-from identity.services.verification import VerificationIssuer
-from tests.contract.test_outbox import LIFETIME, queue_mails
-from tests.fakes import START, FakeClock
+from identity.services.verification import VerificationIssuer, VerificationService
+from tests.contract.test_outbox import LIFETIME, deliverer, queue_mails
+from tests.fakes import START, FakeClock, RecordingSender
+from tests.requests import PASSWORD
 
 SIGNER = TokenSigner(["k" * 32])
 
@@ -165,3 +170,60 @@ def test_a_request_that_races_a_clean_up_leaves_a_whole_registration_or_none(
         users = connection.scalar(text("SELECT count(*) FROM users"))
     # Where the request held the row, the clean-up left it for its next run.
     assert (users, mails(database)) in {(0, 0), (1, 2)}
+
+
+def test_no_mail_follows_a_verification_that_races_requests(
+    resends: ResendService, database: Database, clock: FakeClock, address: str
+) -> None:
+    sender = RecordingSender()
+    worker = deliverer(database, clock, sender)
+    worker.deliver_due()
+    clock.advance(minutes=5)
+    with database.read() as connection:
+        first = connection.execute(select(Verification)).one()
+    token = SIGNER.token(first.id, first.key_fingerprint)
+    verifier = VerificationService(database, SIGNER, now=clock.now)
+    for _ in range(8):
+        resends.request(address, Deadline())
+    at_once(
+        lambda: verifier.verify(token, Deadline()),
+        *[lambda: resends.carry_out(never)] * 4,
+    )
+    worker.deliver_due()
+    clock.advance(hours=1)
+    worker.deliver_due()
+    assert len(sender.mails) == 1
+    assert ends(database)[0] is None
+
+
+def test_a_lapsed_registration_goes_to_a_new_one_or_to_the_request_but_not_to_both(
+    resends: ResendService, database: Database, clock: FakeClock, address: str
+) -> None:
+    clock.advance(hours=25)
+    hasher = PasswordHasher(4, 2)
+    registrar = RegistrationService(
+        database,
+        hasher,
+        VerificationIssuer(SIGNER, LIFETIME),
+        now=clock.now,
+        mail_queued=lambda: None,
+    )
+    newcomer = Registration.checked(username="newcomer", email=address, password=PASSWORD)
+    outcomes: list[str] = []
+
+    def register() -> None:
+        try:
+            outcomes.append(registrar.register(newcomer, Deadline()).username)
+        except EmailTaken as taken:
+            outcomes.append(taken.reason)
+
+    resends.request(address, Deadline())
+    at_once(register, lambda: resends.carry_out(never))
+    hasher.close()
+    with database.read() as connection:
+        names = connection.scalars(select(User.username)).all()
+    if outcomes == ["newcomer"]:
+        assert names == ["newcomer"]
+    else:
+        assert outcomes == ["EMAIL_TAKEN"]
+        assert ends(database)[0] == clock.now() + LIFETIME
