@@ -49,7 +49,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _extra(error: ModuleNotFoundError) -> str:
-    return {"psycopg": "postgres"}.get(error.name or "", "...")
+    return {"psycopg": "postgres", "boto3": "ses", "botocore": "ses"}.get(error.name or "", "...")
 
 
 def _parser() -> argparse.ArgumentParser:

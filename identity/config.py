@@ -38,8 +38,6 @@ _FROM_FILES: Final = ("database_url", "secret_keys", "smtp_password")
 # Part of the public list of settings, but their parts do not exist yet: refused, not ignored.
 _NOT_YET: Final = frozenset(
     {
-        "IDENTITY_SES_REGION",
-        "IDENTITY_SES_CONFIGURATION_SET",
         "IDENTITY_TRUSTED_PROXIES",
         "IDENTITY_TLS_CERT",
         "IDENTITY_TLS_KEY",
@@ -140,10 +138,8 @@ def _rate_limit_store(value: Any) -> str:  # noqa: ANN401
 
 
 def _email_sender(value: Any) -> str:  # noqa: ANN401
-    if value == "ses":
-        raise ValueError("ses is not supported by this release")
-    if value not in {"console", "smtp"}:
-        raise ValueError("must be console or smtp")
+    if value not in {"console", "smtp", "ses"}:
+        raise ValueError("must be console, smtp or ses")
     return str(value)
 
 
@@ -211,6 +207,8 @@ class Settings(BaseSettings):
     smtp_username: str | None = Field(None, min_length=1)
     smtp_password: SecretStr | None = Field(None, min_length=1)
     smtp_tls: Literal["none", "starttls", "tls"] = "starttls"
+    ses_region: str | None = Field(None, pattern=r"^[a-z0-9-]{1,32}$")
+    ses_configuration_set: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     rate_limit: Annotated[Rate, NoDecode, PlainValidator(_rate)] = Rate(100, timedelta(seconds=60))
     rate_limit_store: Annotated[str, PlainValidator(_rate_limit_store)] = "memory://"
     bcrypt_cost: int = Field(12, ge=4, le=16)

@@ -180,11 +180,24 @@ def _sender(settings: Settings) -> Sender:
             settings.email_from.addr_spec,
             ssl.create_default_context(),
         )
+    if settings.email_sender == "ses":
+        return _ses_sender(settings)
     from identity.mail.console import ConsoleSender  # noqa: PLC0415
 
     if not settings.is_embedded:
         _log.warning("mail_goes_to_the_console", hint="set IDENTITY_EMAIL_SENDER")
     return ConsoleSender(sys.stdout)
+
+
+def _ses_sender(settings: Settings) -> Sender:
+    from botocore.exceptions import NoRegionError  # noqa: PLC0415 - boto3 takes 0.3 s
+
+    from identity.mail.ses import SesSender, ses_client  # noqa: PLC0415
+
+    try:
+        return SesSender(ses_client(settings.ses_region), settings.ses_configuration_set)
+    except NoRegionError:
+        raise ConfigurationError("IDENTITY_SES_REGION: required with the sender ses") from None
 
 
 def _add_reflection(server: grpc.Server) -> None:

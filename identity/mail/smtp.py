@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from io import BufferedReader
 
-from identity.mail.sender import Mail, PermanentFailure, TemporaryFailure
+from identity.mail.sender import AccountFailure, Mail, PermanentFailure, TemporaryFailure
 
 CONNECT_TIMEOUT = 3.0  # seconds
 REPLY_TIMEOUT = 10.0  # seconds, for each reply
@@ -113,9 +113,19 @@ class SmtpSender:
             self._fail("RCPT", next(iter(error.recipients.values()))[0])
         except smtplib.SMTPDataError as error:
             self._fail("DATA", error.smtp_code)
-        except smtplib.SMTPResponseException as error:  # greeting, STARTTLS, AUTH, MAIL
+        except (smtplib.SMTPAuthenticationError, smtplib.SMTPSenderRefused) as error:
+            self.close()
+            reason = f"smtp {type(error).__name__} {error.smtp_code}"
+            # Our login, our address: the next mail would be refused as well.
+            refused = error.smtp_code in _PERMANENT
+            raise (AccountFailure if refused else TemporaryFailure)(reason) from None
+        except smtplib.SMTPResponseException as error:  # greeting, STARTTLS
             self.close()
             raise TemporaryFailure(f"smtp {type(error).__name__} {error.smtp_code}") from None
+        except (smtplib.SMTPNotSupportedError, ssl.SSLCertVerificationError) as error:
+            # No STARTTLS, no AUTH, or not the server that it should be.
+            self.close()
+            raise AccountFailure(f"smtp {type(error).__name__}") from None
         except (smtplib.SMTPException, OSError) as error:
             self.close()
             raise TemporaryFailure(f"smtp {type(error).__name__}") from None

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from identity.mail.sender import Mail, PermanentFailure, TemporaryFailure
+from identity.mail.sender import AccountFailure, Mail, PermanentFailure, TemporaryFailure
 from identity.mail.smtp import SmtpSender, SmtpServer, SmtpTls
 from tests.mailbox import PATIENCE, Mailbox
 
@@ -116,6 +116,7 @@ def test_a_closed_sender_connects_anew(plain: Mailbox) -> None:
         ("DATA", "554 spam from ann@example.com", PermanentFailure, "smtp 554 to DATA"),
         ("DATA", "452 full", TemporaryFailure, "smtp 452 to DATA"),
         ("MAIL", "421 closing", TemporaryFailure, "smtp SMTPSenderRefused 421"),
+        ("MAIL", "553 not yours", AccountFailure, "smtp SMTPSenderRefused 553"),
     ],
 )
 def test_a_refusal_is_told_by_its_code_without_the_servers_text(
@@ -166,7 +167,7 @@ def test_a_server_with_an_unknown_certificate_gets_no_mail(
     server_tls: ssl.SSLContext, tls: SmtpTls
 ) -> None:
     with Mailbox(tls=server_tls, tls_from_start=tls is SmtpTls.TLS) as mailbox:
-        with pytest.raises(TemporaryFailure, match="SSLCertVerificationError"):
+        with pytest.raises(AccountFailure, match="SSLCertVerificationError"):
             sender(mailbox, tls).send(mail())
         assert mailbox.is_empty()
 
@@ -176,13 +177,13 @@ def test_a_server_whose_certificate_has_another_name_gets_no_mail(
 ) -> None:
     with Mailbox(tls=server_tls) as mailbox:
         smtp = SmtpSender(SmtpServer("127.0.0.1", mailbox.port, SmtpTls.STARTTLS), FROM, trusting)
-        with pytest.raises(TemporaryFailure, match="SSLCertVerificationError"):
+        with pytest.raises(AccountFailure, match="SSLCertVerificationError"):
             smtp.send(mail())
         assert mailbox.is_empty()
 
 
 def test_a_server_that_does_not_offer_starttls_gets_no_mail(plain: Mailbox) -> None:
-    with pytest.raises(TemporaryFailure, match="SMTPNotSupportedError"):
+    with pytest.raises(AccountFailure, match="SMTPNotSupportedError"):
         sender(plain, SmtpTls.STARTTLS).send(mail())
     assert plain.is_empty()
 
@@ -198,7 +199,7 @@ def test_the_login_is_used(
             smtp.close()
             assert mailbox.next()["To"] == "ann@example.com"
         else:
-            with pytest.raises(TemporaryFailure, match="SMTPAuthenticationError 535"):
+            with pytest.raises(AccountFailure, match="SMTPAuthenticationError 535"):
                 smtp.send(mail())
             assert mailbox.is_empty()
 
