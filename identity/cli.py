@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError
 
 from identity import config
+from identity.commands.outbox_arguments import add_outbox
 from identity.errors import DatabaseUnavailable
 
 # How long a thread may keep the interpreter before another gets a turn. A tenth of the default:
@@ -31,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = config.load()
         if given.command == "migrate":
             return _migrate(settings)
+        if given.command == "outbox":
+            from identity.commands import outbox  # noqa: PLC0415 - `--help` needs no tables
+
+            return outbox.run(given, settings.database_url)
         return _serve(settings)
     except config.ConfigurationError as error:
         return _fail(str(error), EXIT_MISUSED)
@@ -73,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Brings the database that IDENTITY_DATABASE_URL names to the schema of this "
         "release. Harmless where it is there already.",
     )
+    add_outbox(commands)
     return parser
 
 

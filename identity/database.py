@@ -74,6 +74,19 @@ class Database:
         self.engine.dispose()
 
 
+def behind(revision: str | None) -> str | None:
+    """Why this release can't work on a schema at that revision, in one line for the operator.
+
+    None if it can: the schema is its own, or one that is ahead.
+    """
+    if revision is not None and revision not in REVISIONS[:-1]:
+        return None
+    return (
+        f"the database is at revision {revision or 'none'}, this release needs {REVISIONS[-1]}: "
+        "run `identity migrate`"
+    )
+
+
 def _engine(url: URL) -> Engine:
     # No parameters in exceptions: they are what people sent.
     options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": POOL_TIMEOUT}

@@ -3,6 +3,7 @@
 import os
 import ssl
 import sys
+import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from identity import embedded
 from identity.config import ConfigurationError, Endpoint, Settings
-from identity.database import REVISIONS, Database
+from identity.database import REVISIONS, Database, behind
 from identity.interceptors.observe import ObserveInterceptor
 from identity.interceptors.ratelimit import RateLimitInterceptor
 from identity.mail.deliverer import Deliverer
@@ -38,8 +39,9 @@ MAXIMUM_REQUEST = 64 * 1024  # bytes; the longest honest one is under 1 KiB
 # Threads beside those that wait for a hash, so that light calls are always answered.
 LIGHT_THREADS: Final = 16
 # All that stopping takes must fit into the 10 s after which supervisors kill.
-GRACE: Final = 6.0  # seconds for calls that have begun
-GRACE_FOR_MAIL: Final = 2.0  # seconds for the mail at hand
+GRACE: Final = 5.0  # seconds for calls that have begun, and one more to cancel the others
+GRACE_FOR_HEALTH: Final = 0.5  # seconds to tell watchers
+GRACE_FOR_MAIL: Final = 1.5  # seconds for the mail at hand
 
 _SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
 
@@ -127,8 +129,14 @@ class Service:
 
     def stop(self) -> None:
         """Refuses new calls, lets those that have begun end, and stops, within 10 seconds."""
-        self._health.enter_graceful_shutdown()
-        self._server.stop(GRACE).wait()
+        # Beside, and with a bound on each wait: the health servicer holds its lock while it tells
+        # a watcher, and a watcher that leaves at that moment makes gRPC wait for the same lock.
+        announcement = threading.Thread(
+            target=self._health.enter_graceful_shutdown, name="health", daemon=True
+        )
+        announcement.start()
+        announcement.join(GRACE_FOR_HEALTH)
+        self._server.stop(GRACE).wait(GRACE + 1)
         self._hasher.close()
         self._worker.stop(GRACE_FOR_MAIL)
         self._database.close()
@@ -150,12 +158,10 @@ def _open_database(settings: Settings) -> Database:
     revision = database.revision()
     if revision == REVISIONS[-1]:
         return database
-    if revision is None or revision in REVISIONS:
+    why = behind(revision)
+    if why:
         if not settings.is_embedded:
-            raise StartError(
-                f"the database is at revision {revision or 'none'}, this release needs "
-                f"{REVISIONS[-1]}: run `identity migrate`"
-            )
+            raise StartError(why)
         from identity import migrate  # noqa: PLC0415 - 0.4 s that other starts need not pay
 
         migrate.upgrade(settings.database_url)

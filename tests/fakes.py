@@ -10,7 +10,8 @@ START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 class FakeClock:
     """A wall clock and a monotonic clock that move together."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: datetime = START) -> None:
+        self._start = start
         self._elapsed = timedelta()
 
     def advance(self, **duration: float) -> None:
@@ -18,7 +19,7 @@ class FakeClock:
         self._elapsed += timedelta(**duration)
 
     def now(self) -> datetime:
-        return START + self._elapsed
+        return self._start + self._elapsed
 
     def monotonic(self) -> float:
         """Seconds."""

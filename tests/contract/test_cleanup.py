@@ -8,8 +8,8 @@ from identity.mail.sender import PermanentFailure
 from identity.models import User
 from identity.services import cleanup
 from identity.services.cleanup import Cleanup
-from tests.contract.test_outbox import deliverer, queue_mails
 from tests.fakes import FakeClock, RecordingSender
+from tests.outbox import deliverer, queue_mails
 
 
 def never() -> bool:

@@ -1,89 +1,24 @@
 """The queue of mails, on every database: claims, leases, retries, ends."""
 
 import threading
-import uuid
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from email.headerregistry import Address
 
 import pytest
-from sqlalchemy import insert, text, update
+from sqlalchemy import text, update
 
 from identity.database import Database
 from identity.deadlines import Deadline
 from identity.mail.deliverer import STALE_CLAIM, Deliverer
-from identity.mail.outbox import LEASE, Outbox
-from identity.mail.sender import Mail, PermanentFailure, Sender, TemporaryFailure
+from identity.mail.outbox import LEASE
+from identity.mail.sender import Mail, PermanentFailure, TemporaryFailure
 from identity.mail.templates import Templates
 from identity.models import User
 from identity.security.tokens import TokenSigner
-from identity.services.verification import VerificationIssuer, VerificationService
+from identity.services.verification import VerificationService
 from tests.fakes import FakeClock, RecordingSender
 from tests.mailbox import token_in
-
-SIGNER = TokenSigner(["k" * 32])
-LIFETIME = timedelta(hours=24)
-
-
-def queue_mails(database: Database, clock: FakeClock, number: int) -> None:
-    """Registers that many people, each with a mail."""
-    issuer = VerificationIssuer(SIGNER, LIFETIME)
-    with database.write() as connection:
-        for _ in range(number):
-            user_id = str(uuid.uuid4())
-            name = user_id[:8]
-            connection.execute(
-                insert(User).values(
-                    id=user_id,
-                    username=name,
-                    username_key=name,
-                    email=f"{user_id}@example.com",
-                    password_hash="x",
-                    is_email_verified=False,
-                    held_until=clock.now() + LIFETIME,
-                    created_at=clock.now(),
-                    updated_at=clock.now(),
-                )
-            )
-            issuer.issue(
-                connection,
-                user_id=user_id,
-                email=f"{user_id}@example.com",
-                now=clock.now(),
-                expires_at=clock.now() + LIFETIME,
-            )
-
-
-def outbox(database: Database, clock: FakeClock, holder: str = "one") -> Outbox:
-    return Outbox(database, holder, now=clock.now)
-
-
-def deliverer(
-    database: Database, clock: FakeClock, sender: Sender, holder: str = "one"
-) -> Deliverer:
-    """A deliverer that always waits as long as it may."""
-    return Deliverer(
-        outbox(database, clock, holder),
-        sender,
-        Templates(Address("", "identity", "example.com"), "https://example.com/?t={token}"),
-        SIGNER,
-        now=clock.now,
-        uniform=lambda _low, high: high,
-    )
-
-
-def state(database: Database) -> list[tuple[object, ...]]:
-    """attempts, last_error, and how each row stands."""
-    with database.read() as connection:
-        return [
-            tuple(row)
-            for row in connection.execute(
-                text(
-                    "SELECT attempts, last_error, CASE WHEN sent_at IS NOT NULL THEN 'sent' "
-                    "WHEN dead_at IS NOT NULL THEN 'dead' ELSE 'queued' END FROM outbox"
-                )
-            )
-        ]
+from tests.outbox import SIGNER, deliverer, outbox, queue_mails, state
 
 
 def test_a_claimed_mail_is_nobody_elses_until_its_lease_ends(

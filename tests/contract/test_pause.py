@@ -4,8 +4,8 @@ from sqlalchemy import text
 
 from identity.database import Database
 from identity.mail.sender import AccountFailure, PermanentFailure, TemporaryFailure
-from tests.contract.test_outbox import deliverer, outbox, queue_mails, state
 from tests.fakes import FakeClock, RecordingSender
+from tests.outbox import deliverer, outbox, queue_mails, state
 
 NOT_NOW = AccountFailure("ses SendingPausedException")
 

@@ -19,8 +19,8 @@ from identity.services.cleanup import Cleanup
 from identity.services.registration import RegistrationService
 from identity.services.resend import ResendService
 from identity.services.verification import VerificationIssuer, VerificationService
-from tests.contract.test_outbox import LIFETIME, deliverer, queue_mails
 from tests.fakes import START, FakeClock, RecordingSender
+from tests.outbox import LIFETIME, deliverer, queue_mails
 from tests.requests import PASSWORD
 
 SIGNER = TokenSigner(["k" * 32])
