@@ -11,6 +11,7 @@ from datetime import timedelta
 from email.headerregistry import Address
 from email.utils import getaddresses
 from html import escape
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -31,6 +32,8 @@ MAXIMUM_VERIFICATION_TTL: Final = timedelta(hours=72)
 MAXIMUM_URL: Final = 900
 # A call costs time in proportion to the calls in its window: 0.1 ms at this many.
 MAXIMUM_CALLS: Final = 100_000
+# Each address in a call's header is looked up once for every length of prefix among them.
+MAXIMUM_PROXIES: Final = 100
 
 # Kubernetes puts these into every container for a service named "identity".
 _INJECTED: Final = re.compile(r"IDENTITY_(SERVICE_.*|PORT|PORT_.*)")
@@ -38,12 +41,12 @@ _FROM_FILES: Final = ("database_url", "secret_keys", "smtp_password")
 # Part of the public list of settings, but their parts do not exist yet: refused, not ignored.
 _NOT_YET: Final = frozenset(
     {
-        "IDENTITY_TRUSTED_PROXIES",
         "IDENTITY_TLS_CERT",
         "IDENTITY_TLS_KEY",
         "IDENTITY_TLS_CLIENT_CA",
     }
 )
+_NETWORK: Final = re.compile(r"[0-9A-Fa-f:.]+(/(0|[1-9][0-9]{0,2}))?")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -137,6 +140,25 @@ def _rate_limit_store(value: Any) -> str:  # noqa: ANN401
     return str(value)
 
 
+def _trusted_proxies(value: Any) -> tuple[IPv4Network | IPv6Network, ...]:  # noqa: ANN401
+    entries = str(value).split(",")
+    if len(entries) > MAXIMUM_PROXIES:
+        raise ValueError(f"must be at most {MAXIMUM_PROXIES} addresses or CIDRs")
+    return tuple(_network(entry.strip()) for entry in entries)
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    # ip_network alone would take masks such as 10.0.0.0/0.255.255.255 and lengths such as /08.
+    if not _NETWORK.fullmatch(text):
+        raise ValueError("must be addresses or CIDRs such as 10.0.0.0/8, separated by commas")
+    try:
+        return ip_network(text)
+    except ValueError:  # it quotes the value
+        raise ValueError(
+            "must be IPv4 or IPv6 addresses or CIDRs, with no bits set behind the prefix"
+        ) from None
+
+
 def _email_sender(value: Any) -> str:  # noqa: ANN401
     if value not in {"console", "smtp", "ses"}:
         raise ValueError("must be console, smtp or ses")
@@ -211,6 +233,9 @@ class Settings(BaseSettings):
     ses_configuration_set: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     rate_limit: Annotated[Rate, NoDecode, PlainValidator(_rate)] = Rate(100, timedelta(seconds=60))
     rate_limit_store: Annotated[str, PlainValidator(_rate_limit_store)] = "memory://"
+    trusted_proxies: Annotated[
+        tuple[IPv4Network | IPv6Network, ...], NoDecode, PlainValidator(_trusted_proxies)
+    ] = ()
     bcrypt_cost: int = Field(12, ge=4, le=16)
     reflection: bool = True
     log_format: Literal["console", "json"] = "console"

@@ -17,6 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from identity import embedded
 from identity.config import ConfigurationError, Endpoint, Settings
 from identity.database import REVISIONS, Database, behind
+from identity.interceptors.clients import Clients
 from identity.interceptors.observe import ObserveInterceptor
 from identity.interceptors.ratelimit import RateLimitInterceptor
 from identity.mail.deliverer import Deliverer
@@ -102,7 +103,7 @@ class Service:
                 self._hasher.admitted_at_most + LIGHT_THREADS, thread_name_prefix="rpc"
             ),
             interceptors=[
-                ObserveInterceptor(),
+                ObserveInterceptor(Clients(settings.trusted_proxies)),
                 RateLimitInterceptor(MemoryStore(limit)),
             ],
             options=(

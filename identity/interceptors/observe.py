@@ -10,7 +10,7 @@ import grpc
 import structlog
 
 from identity.interceptors.calls import Behavior, Call, Continuation, Handler, current_call, wrap
-from identity.interceptors.clients import client_of
+from identity.interceptors.clients import Clients
 from identity.servicers.metadata import add_trailing
 from identity.servicers.status import REQUEST_ID, Refused, answer
 
@@ -22,7 +22,8 @@ _log = structlog.get_logger()
 class ObserveInterceptor(grpc.ServerInterceptor):
     """One line a call, with nothing from the request in it but a well-formed request id."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, clients: Clients, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clients = clients
         self._clock = clock
 
     def intercept_service(
@@ -35,7 +36,8 @@ class ObserveInterceptor(grpc.ServerInterceptor):
 
         def observed(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401
             started = self._clock()
-            call = Call(details.method, _request_id(details), client_of(context.peer()))
+            client = self._clients.of(context.peer(), details.invocation_metadata or ())
+            call = Call(details.method, _request_id(details), client)
             token = current_call.set(call)
             add_trailing(context, (REQUEST_ID, call.request_id))
             code, reason = grpc.StatusCode.OK, ""

@@ -39,6 +39,17 @@ def test_a_call_is_one_line_with_what_an_operator_needs(
     assert line["time"].endswith("Z")
 
 
+def test_the_line_of_a_forwarded_call_names_the_forwarded_client(
+    serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    running = serve(TRUSTED_PROXIES="127.0.0.1")
+    forwarded = (("x-forwarded-for", "[2001:db8:1:2::7]:443"),)
+    refused(running.stub.VerifyEmail, verification("x"), metadata=forwarded)
+    running.service.stop()
+    (line,) = [line for line in lines(capfd) if line["event"] == "rpc"]
+    assert line["client"] == "2001:db8:1:2::/64"
+
+
 def test_a_successful_call_has_its_line_too(
     serve: Serve, capfd: pytest.CaptureFixture[str]
 ) -> None:

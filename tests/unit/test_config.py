@@ -3,6 +3,7 @@
 import os
 from datetime import timedelta
 from email.headerregistry import Address
+from ipaddress import ip_network
 from pathlib import Path
 
 import pydantic
@@ -56,6 +57,7 @@ def test_the_defaults_are_those_of_the_embedded_case() -> None:
     assert settings.smtp_tls == "starttls"
     assert settings.rate_limit == (100, timedelta(seconds=60))
     assert settings.rate_limit_store == "memory://"
+    assert settings.trusted_proxies == ()
     assert settings.bcrypt_cost == 12
     assert settings.reflection is True
     assert (settings.log_format, settings.log_level) == ("console", "info")
@@ -90,6 +92,17 @@ def test_the_defaults_are_those_of_the_embedded_case() -> None:
         ("RATE_LIMIT", "100000/1d", (100_000, timedelta(days=1))),
         ("RATE_LIMIT", "5000/15m", (5_000, timedelta(minutes=15))),
         ("RATE_LIMIT_STORE", "memory://", "memory://"),
+        ("TRUSTED_PROXIES", "192.0.2.7", (ip_network("192.0.2.7/32"),)),
+        ("TRUSTED_PROXIES", "10.0.0.0/8", (ip_network("10.0.0.0/8"),)),
+        ("TRUSTED_PROXIES", "0.0.0.0/0", (ip_network("0.0.0.0/0"),)),
+        ("TRUSTED_PROXIES", "2001:db8::1", (ip_network("2001:db8::1/128"),)),
+        ("TRUSTED_PROXIES", "::ffff:10.0.0.0/104", (ip_network("::ffff:a00:0/104"),)),
+        (
+            "TRUSTED_PROXIES",
+            " 10.0.0.0/8 , fd00::/8 ",
+            (ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
+        ),
+        ("TRUSTED_PROXIES", ",".join(["10.0.0.1"] * 100), (ip_network("10.0.0.1"),) * 100),
         ("BCRYPT_COST", "4", 4),
         ("BCRYPT_COST", "16", 16),
         ("REFLECTION", "on", True),
@@ -142,6 +155,16 @@ def test_an_endpoint_is_told_as_it_is_set(monkeypatch: pytest.MonkeyPatch, text:
         ("RATE_LIMIT", ["", "zzz", "100", "100/60", "100/zzz", "/60s", "zzz/60s", "-1/60s"]),
         ("RATE_LIMIT", ["0/60s", "1000001/60s", "100/0s", "100/25h", "1.5/60s", "100/60s/60s"]),
         ("RATE_LIMIT_STORE", ["", "zzz", "redis://zzz"]),
+        ("TRUSTED_PROXIES", ["", "zzz", "zzz/8", ",", "10.0.0.1,", "10.0.0.1,,10.0.0.2"]),
+        ("TRUSTED_PROXIES", ["10.0.0.1/8", "2001:db8::1/64", "10.0.0.0/33", "fd00::/129"]),
+        ("TRUSTED_PROXIES", ["10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/08", "10.0.0.0/8/8", "/8"]),
+        ("TRUSTED_PROXIES", ["10.0.0.0/255.0.0.0", "10.0.0.0/0.255.255.255", "10.0.0.0 /8"]),
+        (
+            "TRUSTED_PROXIES",
+            ["1.2.3", "010.0.0.1", "167772161", "10.0.0.\u0661", "10.0.0.1 10.0.0.2"],
+        ),
+        ("TRUSTED_PROXIES", ["[fd00::1]", "10.0.0.1:80", "fe80::1%eth0", "fe80::%eth0/64"]),
+        ("TRUSTED_PROXIES", ["*", "localhost", "unix:", ",".join(["10.0.0.1"] * 101)]),
         ("BCRYPT_COST", ["", "zzz", "3", "17", "12.5"]),
         ("REFLECTION", ["", "zzz", "2"]),
         ("LOG_FORMAT", ["", "zzz", "text"]),
@@ -161,6 +184,11 @@ def test_an_unusable_value_is_told_by_its_name_alone(
             if not told.startswith(f"IDENTITY_{name}: ") or "zzz" in told:
                 wrong[value] = told
     assert wrong == {}
+
+
+@pytest.mark.parametrize("value", ["10.11.12.13/8", "10.11.12.999", "10.11.12.13/0.0.0.255"])
+def test_a_mistaken_proxy_is_not_quoted(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    assert "10.11.12" not in mistake(monkeypatch, TRUSTED_PROXIES=value)
 
 
 def test_all_unusable_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +245,6 @@ def test_other_programs_variables_are_none_of_ours(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("TRUSTED_PROXIES", "10.0.0.0/8"),
         ("TLS_CERT", "/zzz"),
         ("TLS_KEY", "/zzz"),
         ("TLS_CLIENT_CA", "/zzz"),
