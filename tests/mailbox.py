@@ -18,6 +18,10 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 PATIENCE = 20.0  # seconds
 
 
+# An answer to DATA that never comes: the connection ends instead.
+DROP = "drop"
+
+
 class Mailbox:
     """Serves while it is open as a context; `port` 0 picks a free one."""
 
@@ -123,6 +127,8 @@ class Mailbox:
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         answer = self._answer("DATA", "250 OK")
+        if answer == DROP:
+            await self._drop()
         if answer.startswith("2"):
             self._mails.put(envelope)
         await asyncio.to_thread(self._may_answer.wait, PATIENCE)

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from identity.mail.sender import AccountFailure, Mail, PermanentFailure, TemporaryFailure
 from identity.mail.smtp import SmtpSender, SmtpServer, SmtpTls
-from tests.mailbox import PATIENCE, Mailbox
+from tests.mailbox import DROP, PATIENCE, Mailbox
 
 FROM = "identity@example.com"
 
@@ -138,6 +138,17 @@ def test_a_server_that_is_down_is_a_temporary_failure() -> None:
         pass
     with pytest.raises(TemporaryFailure, match=r"^smtp ConnectionRefusedError$"):
         sender(gone).send(mail())
+
+
+def test_a_connection_lost_after_the_message_is_a_temporary_failure(plain: Mailbox) -> None:
+    plain.answers["DATA"] = [DROP]
+    smtp = sender(plain)
+    with pytest.raises(
+        TemporaryFailure, match=r"^smtp (SMTPServerDisconnected|ConnectionResetError)$"
+    ):
+        smtp.send(mail())
+    smtp.send(mail())
+    smtp.close()
 
 
 def test_a_connection_that_was_lost_meanwhile_costs_one_attempt(plain: Mailbox) -> None:
