@@ -99,6 +99,9 @@ class Cleanup:
         )
         with self._database.write() as connection:
             # The condition again: a row may have changed between the look and the lock.
-            return connection.execute(
-                delete(table).where(table.id.in_(select(over.c.id)), condition)
-            ).rowcount
+            deleted = connection.scalars(
+                delete(table)
+                .where(table.id.in_(select(over.c.id)), condition)
+                .returning(table.id)  # SQLite counts no rows of a statement that begins with WITH
+            ).all()
+        return len(deleted)

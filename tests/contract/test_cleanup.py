@@ -98,3 +98,14 @@ def test_it_runs_at_most_every_ten_minutes_and_stops_when_told(
     assert later.run(lambda: True) == 0
     assert rows(database)[0] == 1
     assert later.run(never) == 0  # it has had its turn
+
+
+def test_more_than_a_batch_goes_in_one_run_and_is_counted(
+    database: Database, clock: FakeClock, job: Cleanup
+) -> None:
+    number = cleanup.BATCH + 1
+    queue_mails(database, clock, number)
+    assert job.run(never) == 0
+    clock.advance(days=9)
+    assert job.run(never) == number
+    assert rows(database) == (0, 0, 0)
