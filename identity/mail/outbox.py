@@ -40,7 +40,6 @@ class QueuedVerification:
     attempts: int  # failed ones so far
     created_at: datetime
     username: str
-    is_email_verified: bool
     verification_id: bytes
     email: str
     key_fingerprint: str
@@ -106,7 +105,6 @@ class Outbox:
                 OutboxMail.attempts,
                 OutboxMail.created_at,
                 User.username,
-                User.is_email_verified,
                 Verification.id.label("verification_id"),
                 Verification.email,
                 Verification.key_fingerprint,
@@ -126,6 +124,16 @@ class Outbox:
                 .values(due_at=None, claimed_by=None, dead_at=now, last_error="token gone")
             )
         return mails
+
+    def is_wanted(self, outbox_id: str) -> bool:
+        """Whether the claimed mail's user still waits to be verified, looked at anew."""
+        with self._database.read() as connection:
+            verified = connection.scalar(
+                select(User.is_email_verified)
+                .join(OutboxMail, OutboxMail.user_id == User.id)
+                .where(OutboxMail.id == outbox_id)
+            )
+        return verified is False  # None: the registration is gone
 
     def sent(self, outbox_id: str) -> bool:
         """Settles a mail that was accepted. False if the lease has passed to another."""

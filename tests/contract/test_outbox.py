@@ -113,6 +113,31 @@ def test_no_mail_goes_to_who_is_verified_already(database: Database, clock: Fake
     assert (sender.mails, state(database)) == ([], [(0, "verified already", "dead")])
 
 
+class VerifyingSender(RecordingSender):
+    """While it sends its first mail, everybody verifies by an earlier link."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__()
+        self._database = database
+
+    def send(self, mail: Mail) -> None:
+        super().send(mail)
+        with self._database.write() as connection:
+            connection.execute(update(User).values(is_email_verified=True))
+
+
+def test_who_verifies_while_the_batch_is_sent_gets_no_mail(
+    database: Database, clock: FakeClock
+) -> None:
+    queue_mails(database, clock, 3)
+    sender = VerifyingSender(database)
+    deliverer(database, clock, sender).deliver_due()
+    assert len(sender.mails) == 1
+    assert [row for row in state(database) if row[2] == "dead"] == [
+        (0, "verified already", "dead")
+    ] * 2
+
+
 def test_a_mail_whose_verification_was_cleaned_up_is_dead(
     database: Database, clock: FakeClock
 ) -> None:
