@@ -197,7 +197,7 @@ def _sender(settings: Settings) -> Sender:
 
 
 def _ses_sender(settings: Settings) -> Sender:
-    from botocore.exceptions import NoRegionError  # noqa: PLC0415 - boto3 takes 0.3 s
+    from botocore.exceptions import BotoCoreError, NoRegionError  # noqa: PLC0415 - boto3 takes 0.3 s
 
     from identity.mail.ses import SesSender, ses_client  # noqa: PLC0415
 
@@ -205,6 +205,9 @@ def _ses_sender(settings: Settings) -> Sender:
         return SesSender(ses_client(settings.ses_region), settings.ses_configuration_set)
     except NoRegionError:
         raise ConfigurationError("IDENTITY_SES_REGION: required with the sender ses") from None
+    except (BotoCoreError, ValueError) as error:  # a profile that is not there, a bad endpoint
+        why = f"boto3's settings are unusable: {type(error).__name__}"
+        raise ConfigurationError(f"IDENTITY_EMAIL_SENDER: {why}") from None
 
 
 def _add_reflection(server: grpc.Server) -> None:

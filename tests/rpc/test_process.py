@@ -261,3 +261,17 @@ def test_of_several_first_starts_in_one_folder_all_come_up(start: Start) -> None
         assert program.line(r"^listening on (\S+)$")
         program.process.send_signal(signal.SIGTERM)
         assert program.end()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("AWS_PROFILE", "nowhere"), ("AWS_ENDPOINT_URL", "nonsense")]
+)
+def test_what_is_wrong_with_the_settings_of_boto3_is_one_line(
+    start: Start, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    code, stderr = start(EMAIL_SENDER="ses", SES_REGION="eu-central-1").end()
+    (line,) = stderr.splitlines()
+    assert code == 2
+    assert line.startswith("identity: IDENTITY_EMAIL_SENDER: boto3's settings are unusable")
+    assert value not in line
