@@ -10,8 +10,8 @@ import pytest
 
 from identity.v1 import identity_pb2_grpc
 from tests.mailbox import Mailbox, token_in
+from tests.processes import Program, Start, start
 from tests.requests import registration, verification
-from tests.rpc.test_process import Program, Start, start
 
 __all__ = ["start"]
 

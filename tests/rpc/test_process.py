@@ -1,91 +1,21 @@
 """The program itself, as a process: start, refusals to start, signals."""
 
-import os
-import queue
-import re
 import signal
 import socket
 import sqlite3
 import stat
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 
 from identity.v1 import identity_pb2_grpc
+from tests.processes import PATIENCE, Program, Start, start
 from tests.refusals import refused
 from tests.requests import registration, verification
 
-PATIENCE = 30  # seconds until a test gives up on a process
-
-
-class Program:
-    """`identity serve` in a folder of its own; its stdout is read as it comes."""
-
-    def __init__(self, folder: Path, settings: dict[str, str], *command: str) -> None:
-        preexec = partial(os.close, 2) if settings.pop("stderr_closed", None) is not None else None
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("IDENTITY_")}
-        environment |= {f"IDENTITY_{name}": value for name, value in settings.items()}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "identity", *(command or ("serve",))],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            preexec_fn=preexec,  # noqa: PLW1509 - no thread of this process holds a lock then
-        )
-        self._lines: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line)
-
-    def line(self, pattern: str) -> str:
-        """Waits for a line of stdout; returns the pattern's first group."""
-        while True:
-            found = re.search(pattern, self._lines.get(timeout=PATIENCE))
-            if found:
-                return found[1]
-
-    def end(self) -> tuple[int, str]:
-        """Waits for the end; the exit code and stderr."""
-        code = self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
-        assert self.process.stderr is not None
-        assert self.process.stdout is not None
-        stderr = self.process.stderr.read()
-        self.process.stderr.close()
-        self.process.stdout.close()
-        return code, stderr
-
-
-Start = Callable[..., Program]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    started: list[Program] = []
-
-    def begin(*command: str, **settings: str) -> Program:
-        defaults = {"LISTEN": "127.0.0.1:0", "BCRYPT_COST": "4"}
-        started.append(Program(tmp_path, defaults | settings, *command))
-        return started[-1]
-
-    yield begin
-    for program in started:
-        if program.process.poll() is None:
-            program.process.kill()
-            program.end()
+__all__ = ["start"]
 
 
 def test_the_embedded_start_needs_nothing_and_keeps_its_secrets_to_itself(
