@@ -9,8 +9,9 @@ from typing import Any, Final
 import grpc
 import structlog
 
-from identity.interceptors.calls import Behavior, Call, Continuation, Handler, current_call, wrap
+from identity.calls import Call, current_call
 from identity.interceptors.clients import Clients
+from identity.interceptors.wrapping import Behavior, Continuation, Handler, wrap
 from identity.servicers.metadata import add_trailing
 from identity.servicers.status import REQUEST_ID, Refused, answer
 

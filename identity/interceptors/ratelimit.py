@@ -6,8 +6,9 @@ from typing import Any
 
 import grpc
 
+from identity.calls import current_call
 from identity.errors import RateLimited
-from identity.interceptors.calls import Behavior, Continuation, Handler, current_call, wrap
+from identity.interceptors.wrapping import Behavior, Continuation, Handler, wrap
 from identity.ratelimit.store import LimitStore
 from identity.ratelimit.window import NANOSECONDS
 from identity.servicers.metadata import add_trailing

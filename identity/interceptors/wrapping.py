@@ -1,8 +1,6 @@
-"""What is known of the call at hand, and the wrapping that all interceptors share."""
+"""The wrapping that all interceptors share."""
 
 from collections.abc import Callable
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -15,18 +13,6 @@ Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Handler]"
 # Calls of other services, such as health and reflection, pass the interceptors untouched:
 # wrapping Health.Watch would pin a thread for every watcher.
 _OURS: Final = "/identity.v1."
-
-
-@dataclass(frozen=True)
-class Call:
-    """The call that this thread answers."""
-
-    method: str  # "/identity.v1.IdentityService/Register"
-    request_id: str
-    client: str  # as the rate limit counts it
-
-
-current_call: ContextVar[Call] = ContextVar("current_call")
 
 
 def wrap(

@@ -1,0 +1,16 @@
+"""What is known of the call at hand."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Call:
+    """The call that this thread answers."""
+
+    method: str  # "/identity.v1.IdentityService/Register"
+    request_id: str
+    client: str  # as the rate limit counts it
+
+
+current_call: ContextVar[Call] = ContextVar("current_call")
