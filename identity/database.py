@@ -12,7 +12,7 @@ from identity.errors import Conflict, DatabaseUnavailable
 
 # Every revision of the schema, oldest first. A constant, so that `serve` starts without Alembic
 # (0.4 s); a test holds it to migrations/versions.
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 
 CONNECT_TIMEOUT = 3  # seconds, PostgreSQL
 STATEMENT_TIMEOUT_MS = 5_000  # PostgreSQL; every statement of ours takes about a millisecond

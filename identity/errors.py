@@ -4,6 +4,7 @@ IdentityError
 ├── InvalidFields        at least one field breaks a rule
 ├── EmailTaken           the address is held by another registration
 ├── UsernameTaken        the username is held by another registration
+├── RequestIdReused      the request id belongs to another request of the same caller
 ├── TokenError
 │   ├── TokenInvalid     not a token of ours
 │   ├── TokenUsed        its user is verified already
@@ -63,6 +64,11 @@ class EmailTaken(IdentityError):
 class UsernameTaken(IdentityError):
     reason = "USERNAME_TAKEN"
     sentence = "Username already taken"
+
+
+class RequestIdReused(IdentityError):
+    reason = "REQUEST_ID_REUSED"
+    sentence = "This request id was used for another request."
 
 
 class TokenError(IdentityError):

@@ -104,6 +104,26 @@ class OutboxMail(Base):
     dead_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class IdempotencyKey(Base):
+    """A request that was carried out, so that its repeat gets the first reply again.
+
+    Written first in the transaction that it names: a repeat at the same time waits here. Its user
+    follows in that transaction, so the foreign key is looked at with the commit.
+    """
+
+    __tablename__ = "idempotency_keys"
+
+    # A digest of the caller and its request id: addresses of callers need not be kept.
+    id: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary(32))  # a digest, without the password
+    user_id: Mapped[str] = mapped_column(
+        String(36),
+        ForeignKey("users.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        index=True,
+    )
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
 class OutboxPause(Base):
     """The one row that stands here while no mail at all is accepted. Shared by all deliverers."""
 

@@ -4,6 +4,7 @@ from typing import Protocol
 
 import grpc
 
+from identity.calls import current_call
 from identity.deadlines import Deadline
 from identity.schemas import Registration, Resend
 from identity.servicers.status import answering
@@ -19,7 +20,9 @@ VERIFIED = "Email verified successfully! You can now log in."
 class Registrar(Protocol):
     """Registers people."""
 
-    def register(self, registration: Registration, deadline: Deadline) -> RegisteredUser: ...
+    def register(
+        self, registration: Registration, caller: str, deadline: Deadline
+    ) -> RegisteredUser: ...
 
 
 class Verifier(Protocol):
@@ -52,7 +55,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             password=request.password,
             request_id=request.request_id,
         )
-        user = self._registrar.register(registration, _deadline(context))
+        user = self._registrar.register(registration, _caller(), _deadline(context))
         return identity_pb2.RegisterResponse(
             id=user.id, username=user.username, email=user.email, message=REGISTERED
         )
@@ -73,6 +76,12 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         wanted = Resend.checked(email=request.email)
         self._resender.request(wanted.email, _deadline(context))
         return identity_pb2.ResendVerificationResponse(message=RESENT)
+
+
+def _caller() -> str:
+    """Whose request ids are told apart from those of others; empty without interceptors."""
+    call = current_call.get(None)
+    return call.client if call else ""
 
 
 def _deadline(context: grpc.ServicerContext) -> Deadline:

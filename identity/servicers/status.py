@@ -22,6 +22,7 @@ CODES: Final[dict[type[errors.IdentityError], grpc.StatusCode]] = {
     errors.InvalidFields: grpc.StatusCode.INVALID_ARGUMENT,
     errors.EmailTaken: grpc.StatusCode.ALREADY_EXISTS,
     errors.UsernameTaken: grpc.StatusCode.ALREADY_EXISTS,
+    errors.RequestIdReused: grpc.StatusCode.INVALID_ARGUMENT,
     errors.TokenError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -8,7 +8,8 @@ import structlog
 from sqlalchemy import ColumnElement, and_, delete, select
 
 from identity.database import Database
-from identity.models import OutboxMail, User, Verification
+from identity.models import IdempotencyKey, OutboxMail, User, Verification
+from identity.services.idempotency import REMEMBERED
 
 INTERVAL: Final = timedelta(minutes=10)
 BATCH: Final = 500  # rows a transaction: no lock is held for long
@@ -21,7 +22,7 @@ LAPSED: Final = timedelta(days=7)
 SENT: Final = timedelta(days=14)
 DEAD: Final = timedelta(days=90)
 
-Table: TypeAlias = type[User] | type[Verification] | type[OutboxMail]
+Table: TypeAlias = type[User] | type[Verification] | type[OutboxMail] | type[IdempotencyKey]
 
 _log = structlog.get_logger()
 
@@ -60,6 +61,7 @@ class Cleanup:
                 and_(User.held_until < now - NEVER_VERIFIED, User.is_email_verified.is_(False)),
             ),
             ("lapsed verifications", Verification, Verification.expires_at < now - LAPSED),
+            ("request ids", IdempotencyKey, IdempotencyKey.created_at < now - REMEMBERED),
             # The age of the row comes first in both, because that is what the index is on.
             (
                 "sent mails",

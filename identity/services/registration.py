@@ -10,10 +10,11 @@ from sqlalchemy.exc import IntegrityError
 
 from identity.database import Database
 from identity.deadlines import Deadline
-from identity.errors import Conflict, EmailTaken, UsernameTaken
+from identity.errors import Conflict, EmailTaken, RequestIdReused, UsernameTaken
 from identity.models import User
 from identity.schemas import Registration
 from identity.security.passwords import PasswordHasher
+from identity.services.idempotency import RepeatableRequest
 from identity.services.verification import VerificationIssuer
 
 # An unverified registration never holds its names longer than this after Register.
@@ -49,31 +50,68 @@ class RegistrationService:
         self._now = now
         self._mail_queued = mail_queued
 
-    def register(self, registration: Registration, deadline: Deadline) -> RegisteredUser:
+    def register(
+        self, registration: Registration, caller: str, deadline: Deadline
+    ) -> RegisteredUser:
         """Stores the registration and queues its mail.
 
-        Raises EmailTaken or UsernameTaken (the address is looked at first), Overloaded,
-        DeadlineTooShort, DatabaseUnavailable. Nothing is stored then, except where the connection
-        broke during the commit. Not idempotent: a repeat meets its own registration.
+        Raises EmailTaken or UsernameTaken (the address is looked at first), RequestIdReused,
+        Overloaded, DeadlineTooShort, DatabaseUnavailable. Nothing is stored then, except where the
+        connection broke during the commit.
+
+        A repeat with the same request id by the same caller changes nothing and returns the same;
+        one without a request id meets its own registration.
         """
+        request = _repeatable(registration, caller)
+        known = self._repeated(request, registration, deadline)
+        if known is not None:
+            return known
         password_hash = self._hasher.hash(registration.password.get_secret_value(), deadline)
         for _ in range(ATTEMPTS - 1):
             try:
-                return self._store(registration, password_hash, deadline)
+                return self._store(registration, request, password_hash, deadline)
             except Conflict:
                 continue
             except IntegrityError:
                 # Which key it was is told differently by each database; who holds what is not.
+                known = self._repeated(request, registration, deadline)
+                if known is not None:
+                    return known
                 self._refuse_if_held(registration)
-        return self._store(registration, password_hash, deadline)
+        return self._store(registration, request, password_hash, deadline)
+
+    def _repeated(
+        self, request: RepeatableRequest | None, registration: Registration, deadline: Deadline
+    ) -> RegisteredUser | None:
+        """What the first of these requests gave; None if this is the first."""
+        if request is None:
+            return None
+        with self._database.read() as connection:
+            first = request.find_first(connection, self._now())
+        if first is None:
+            return None
+        password = registration.password.get_secret_value()
+        if not request.asks_the_same_as(first) or not self._hasher.verify(
+            password, first.password_hash, deadline
+        ):
+            raise RequestIdReused
+        return RegisteredUser(first.user_id, registration.username, registration.email)
 
     def _store(
-        self, registration: Registration, password_hash: str, deadline: Deadline
+        self,
+        registration: Registration,
+        request: RepeatableRequest | None,
+        password_hash: str,
+        deadline: Deadline,
     ) -> RegisteredUser:
         user_id = str(uuid.uuid4())
         now = self._now()
         expires_at = now + min(self._issuer.lifetime, MAXIMUM_HOLD)
         with self._database.write() as connection:
+            if request is not None:
+                # First of all: a repeat at the same time waits here for how this one ends, and
+                # does not meet its names.
+                request.remember(connection, user_id, now)
             # No select first: it would prove nothing about the moment of the insert.
             connection.execute(
                 delete(User).where(
@@ -118,6 +156,14 @@ class RegistrationService:
             raise EmailTaken
         if holders:
             raise UsernameTaken
+
+
+def _repeatable(registration: Registration, caller: str) -> RepeatableRequest | None:
+    if registration.request_id is None:
+        return None
+    return RepeatableRequest.of(
+        "Register", caller, registration.request_id, registration.username, registration.email
+    )
 
 
 def _same_names(registration: Registration) -> ColumnElement[bool]:

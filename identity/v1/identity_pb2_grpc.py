@@ -73,10 +73,17 @@ class IdentityServiceServicer(object):
         ALREADY_EXISTS      EMAIL_TAKEN     Another registration holds the address. Looked at
         before the username.
         ALREADY_EXISTS      USERNAME_TAKEN  Another registration holds the username.
+        INVALID_ARGUMENT    REQUEST_ID_REUSED
+        The caller used this `request_id` for another
+        registration, or the password differs. Nothing was
+        changed.
         RESOURCE_EXHAUSTED  OVERLOADED      No room for another password hash before the deadline.
         Nothing was changed; `RetryInfo` says when to retry.
 
-        A repeat is not harmless yet: after a success it answers EMAIL_TAKEN.
+        A repeat with the same `request_id` is harmless: for 24 hours after a success it gives the
+        first reply again, with no second user and no second mail, also when the first reply was lost.
+        Without a `request_id` the repeat of a success answers EMAIL_TAKEN. Only successes are
+        remembered: the repeat of a refusal is tried anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,7 +126,7 @@ class IdentityServiceServicer(object):
 
         INVALID_ARGUMENT  INVALID_FIELDS  The address breaks a rule of RegisterRequest.email.
 
-        A repeat is harmless.
+        A repeat is harmless: it is one more request under the same limits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,7 @@ def register(
         now=clock.now,
         mail_queued=lambda: queued.append(None),
     )
-    return lambda deadline: service.register(REGISTRATION, deadline)
+    return lambda deadline: service.register(REGISTRATION, "", deadline)
 
 
 def rows(database: Database) -> list[int]:

@@ -213,7 +213,7 @@ def test_a_lapsed_registration_goes_to_a_new_one_or_to_the_request_but_not_to_bo
 
     def register() -> None:
         try:
-            outcomes.append(registrar.register(newcomer, Deadline()).username)
+            outcomes.append(registrar.register(newcomer, "", Deadline()).username)
         except EmailTaken as taken:
             outcomes.append(taken.reason)
 

@@ -73,6 +73,27 @@ def test_killed_after_the_commit_and_before_the_sending(
         assert up.is_empty()
 
 
+def test_a_repeat_after_the_kill_gets_the_first_reply(
+    start: Start, settings: dict[str, str]
+) -> None:
+    """As when the process died between the commit and the reply."""
+    start("migrate", **settings).end()
+    request = registration(request_id="0b7b6c53-0e0c-4b3e-9d9f-6a6f3b1f2c58")
+    replies = []
+    with Mailbox() as mailbox:
+        settings["SMTP_PORT"] = str(mailbox.port)
+        for _ in range(2):
+            program = start(**settings)
+            channel, stub = stub_of(program)
+            with channel:
+                replies.append(stub.Register(request))
+                if not replies[1:]:
+                    mailbox.next()
+            kill(program)
+        assert mailbox.is_empty()
+    assert replies[0] == replies[1]
+
+
 def test_killed_after_the_provider_accepted_and_before_the_mark(
     start: Start, settings: dict[str, str], tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def test_the_readmes_calls_work_as_written(
         registered = call(register, endpoint)
         assert registered.returncode == 0, registered.stderr
         assert json.loads(registered.stdout)["username"] == "ann"
+        assert call(register, endpoint).stdout == registered.stdout
         verified = call(verify, endpoint, TOKEN=mailbox.next_token())
         assert json.loads(verified.stdout)["email"] == "ann@example.com"
         refusal = call(refused, endpoint)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 from google.protobuf.message import Message
 
+from identity.v1.identity_pb2 import RegisterRequest, RegisterResponse
 from tests.fakes import FakeClock
 from tests.mailbox import Mailbox
 from tests.refusals import decode
@@ -62,6 +63,26 @@ def test_of_many_registrations_of_one_username_one_wins(serve: Serve, rows: Rows
     )
     assert outcomes == {"OK": 1, "USERNAME_TAKEN": CALLERS - 1}
     assert (len(rows("users")), len(rows("verifications")), len(rows("outbox"))) == (1, 1, 1)
+
+
+def test_of_many_repeats_of_one_request_one_is_carried_out(
+    serve: Serve, mailbox: Mailbox, rows: Rows
+) -> None:
+    """The others wait for it and get its reply, where they would else meet its address."""
+    stub = serve().stub
+    request = registration(request_id="0b7b6c53-0e0c-4b3e-9d9f-6a6f3b1f2c58")
+    replies: set[str] = set()
+
+    def register(request: RegisterRequest, timeout: float) -> RegisterResponse:
+        reply: RegisterResponse = stub.Register(request, timeout=timeout)
+        replies.add(reply.id)
+        return reply
+
+    assert at_once(register, [request] * CALLERS) == {"OK": CALLERS}
+    assert replies == {rows("users")[0]["id"]}
+    assert (len(rows("users")), len(rows("outbox"))) == (1, 1)
+    mailbox.next()
+    assert mailbox.is_empty()
 
 
 def test_crossed_pairs_give_each_name_and_address_to_one(serve: Serve, rows: Rows) -> None:

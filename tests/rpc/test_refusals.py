@@ -92,6 +92,21 @@ def test_a_held_address_is_refused_in_any_case_before_the_name_is_looked_at(serv
     )
 
 
+def test_a_request_id_belongs_to_one_request_of_its_caller(serve: Serve) -> None:
+    stub = serve(TRUSTED_PROXIES="127.0.0.1").stub
+    request = registration(request_id="0B7B6C53-0e0c-4b3e-9d9f-6a6f3b1f2c58")
+    first = stub.Register(request)
+    assert stub.Register(request) == first
+    other = registration("bob", "bob@example.com", request_id=request.request_id.lower())
+    expect(
+        refused(stub.Register, other),
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "REQUEST_ID_REUSED",
+        "This request id was used for another request.",
+    )
+    assert stub.Register(other, metadata=[("x-forwarded-for", "192.0.2.7")]).username == "bob"
+
+
 def test_the_three_ways_a_token_fails_are_told_apart_by_reason_only(
     serve: Serve, mailbox: Mailbox, database: Database
 ) -> None:

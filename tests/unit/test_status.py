@@ -41,7 +41,9 @@ class Fails:
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
-    def register(self, registration: Registration, deadline: Deadline) -> RegisteredUser:
+    def register(
+        self, registration: Registration, caller: str, deadline: Deadline
+    ) -> RegisteredUser:
         raise self._error
 
     def verify(self, token: str, deadline: Deadline) -> VerifiedUser:
@@ -57,7 +59,9 @@ class Works:
     def __init__(self) -> None:
         self.seen: list[object] = []
 
-    def register(self, registration: Registration, deadline: Deadline) -> RegisteredUser:
+    def register(
+        self, registration: Registration, caller: str, deadline: Deadline
+    ) -> RegisteredUser:
         self.seen += [registration.username_key, deadline.remaining()]
         return RegisteredUser("id-1", registration.username, registration.email)
 
