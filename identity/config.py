@@ -82,8 +82,13 @@ def _endpoint(value: Any) -> Endpoint:  # noqa: ANN401 - what the environment ho
 def _database_url(value: Any) -> URL:  # noqa: ANN401
     try:
         url = make_url(value if isinstance(value, URL) else str(value))
+        if url.drivername == "postgresql+psycopg":
+            url.get_dialect()().create_connect_args(url)  # looks at several hosts
     except (ArgumentError, ValueError):  # a ValueError quotes what it took for the port
-        raise ValueError("must be a SQLAlchemy URL, its password percent-encoded") from None
+        raise ValueError(
+            "must be a SQLAlchemy URL, its password percent-encoded, "
+            "several hosts as /name?host=A:5432&host=B:5432"
+        ) from None
     if url.drivername in {"sqlite", "sqlite+pysqlite"}:
         if url.database in {None, "", ":memory:"}:
             raise ValueError(

@@ -1,50 +1,59 @@
 """The engine, and transactions that fail in the domain's words."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Final, TypeAlias
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
+from sqlalchemy import Connection, Engine, exc, func, inspect, select, text
 from sqlalchemy.engine import URL
 
+from identity import sqlite
+from identity.clock import utc_now
 from identity.errors import Conflict, DatabaseUnavailable
 
 # Every revision of the schema, oldest first. A constant, so that `serve` starts without Alembic
 # (0.4 s); a test holds it to migrations/versions.
 REVISIONS: Final = ("0001", "0002", "0003")
 
-CONNECT_TIMEOUT = 3  # seconds, PostgreSQL
-STATEMENT_TIMEOUT_MS = 5_000  # PostgreSQL; every statement of ours takes about a millisecond
-POOL_TIMEOUT = 5.0  # seconds a call waits for a connection
-POOL_SIZE = 20  # light calls hold one for about a millisecond, Registers only after their hash
-BUSY_TIMEOUT_MS = 5_000  # how long SQLite waits for another writer
+STATEMENT_TIMEOUT = 3.0  # seconds, PostgreSQL; every statement of a call takes milliseconds
+POOL_TIMEOUT = 3.0  # seconds a call waits for a connection
 
-# SQLite's codes that speak of the file or of other users of it, not of our statements.
-_SQLITE_UNAVAILABLE = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_NOMEM,
-    }
-)
 # PostgreSQL's, by the class of the SQLSTATE: connection, resources, operator intervention.
-# And a server that only reads, as a standby does that is not promoted yet.
-_POSTGRES_UNAVAILABLE = ("08", "53", "57", "25006")
+# And a wait for a lock, an idle transaction, a server that only reads: each one ended by a time-out
+# or a change of roles that is none of the call's making.
+_POSTGRES_UNAVAILABLE = ("08", "53", "57", "55P03", "25P03", "25P04", "25006")
 # Serialization failure, deadlock: the same transaction may succeed when it is run again.
 _POSTGRES_CONFLICT = frozenset({"40001", "40P01"})
+
+
+# The clock that all processes on one database share, asked within a transaction.
+SharedClock: TypeAlias = Callable[[Connection], datetime]
 
 
 class Database:
     """One database, and the two kinds of transactions on it."""
 
-    def __init__(self, url: URL) -> None:
-        self.engine: Engine = _engine(url)
+    def __init__(
+        self,
+        url: URL,
+        *,
+        connections: int = 20,
+        statement_timeout: float | None = STATEMENT_TIMEOUT,
+    ) -> None:
+        """Opens nothing yet; at most `connections` are ever open.
+
+        `statement_timeout` in seconds, for PostgreSQL; None for work that may take any time.
+        """
+        pool = {"pool_size": connections, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT}
+        self.has_clock = url.get_backend_name() != "sqlite"
+        if self.has_clock:
+            from identity.postgres import postgres_engine  # noqa: PLC0415 - only when needed
+
+            self.engine: Engine = postgres_engine(url, statement_timeout, **pool)
+        else:
+            self.engine = sqlite.sqlite_engine(url, **pool)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -69,6 +78,24 @@ class Database:
             found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
             return found
 
+    def ping(self) -> None:
+        """Raises DatabaseUnavailable where the database does not answer."""
+        with self.read() as connection:
+            # A row of a table: SQLite answers a bare SELECT without looking at the file.
+            connection.execute(text("SELECT version_num FROM alembic_version"))
+
+    def now(self) -> datetime:
+        """The moment on the clock that all processes on this database share."""
+        with self.read() as connection:
+            return self.time(connection)
+
+    def time(self, connection: Connection) -> datetime:
+        """The same within a transaction: PostgreSQL's clock. SQLite has none but the machine's."""
+        if not self.has_clock:
+            return utc_now()
+        moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        return moment.astimezone(UTC)
+
     def close(self) -> None:
         """Closes the pooled connections."""
         self.engine.dispose()
@@ -85,44 +112,6 @@ def behind(revision: str | None) -> str | None:
         f"the database is at revision {revision or 'none'}, this release needs {REVISIONS[-1]}: "
         "run `identity migrate`"
     )
-
-
-def _engine(url: URL) -> Engine:
-    # No parameters in exceptions: they are what people sent.
-    options: dict[str, Any] = {"hide_parameters": True, "pool_timeout": POOL_TIMEOUT}
-    if url.get_backend_name() == "sqlite":
-        options["connect_args"] = {"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False}
-    else:
-        options["connect_args"] = {
-            "connect_timeout": CONNECT_TIMEOUT,
-            "application_name": "identity",
-            # Also what the end of the service may have to wait for.
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
-        }
-        options["pool_pre_ping"] = True
-    engine = create_engine(url, pool_size=POOL_SIZE, max_overflow=0, **options)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # we begin ourselves, see below
-    for pragma in (
-        "journal_mode = WAL",  # readers go on while one writes
-        f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "synchronous = FULL",  # what was acknowledged outlives a power cut
-        "foreign_keys = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and writes later fails at once when another wrote between,
-    # whatever the busy timeout: writers take the lock at the start.
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 @contextmanager
@@ -142,8 +131,7 @@ def translated() -> Iterator[None]:
 
 def _is_unavailable(error: BaseException | None) -> bool:
     if isinstance(error, sqlite3.Error):
-        # Extended codes keep the primary one in their lowest byte.
-        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_UNAVAILABLE
+        return sqlite.is_unavailable(error)
     state = getattr(error, "sqlstate", None)
     if state is None:  # psycopg gives none where no server answered
         return type(error).__name__ in {"OperationalError", "ConnectionTimeout"}

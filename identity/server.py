@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import grpc
@@ -15,8 +15,9 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from identity import embedded
+from identity.clock import SteadyClock
 from identity.config import ConfigurationError, Endpoint, Settings
-from identity.database import REVISIONS, Database, behind
+from identity.database import REVISIONS, Database, SharedClock, behind
 from identity.interceptors.clients import Clients
 from identity.interceptors.observe import ObserveInterceptor
 from identity.interceptors.ratelimit import RateLimitInterceptor
@@ -53,16 +54,11 @@ class StartError(Exception):
     """The service can't start. The text is one line for the operator."""
 
 
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
-
-
 class Service:
     """The running service: all its parts, started and stopped together."""
 
-    def __init__(self, settings: Settings, now: Callable[[], datetime] = utc_now) -> None:
-        """Wires the parts; nothing runs yet.
+    def __init__(self, settings: Settings, now: Callable[[], datetime] | None = None) -> None:
+        """Wires the parts; nothing runs yet. `now` takes the place of every clock.
 
         Raises ConfigurationError, StartError or DatabaseUnavailable.
         """
@@ -70,13 +66,16 @@ class Service:
             embedded.make_directory()
         cores = _cores()
         signer = TokenSigner(_signing_keys(settings))
-        self._database = _open_database(settings)
+        # As many connections as threads may want one at once: light calls, Registers as they come
+        # from their hash, and the worker.
+        self._database = _open_database(settings, LIGHT_THREADS + cores + 1)
+        time, now = _clocks(self._database, now)
         self._hasher = PasswordHasher(settings.bcrypt_cost, cores)
-        issuer = VerificationIssuer(signer, settings.verification_ttl)
+        issuer = VerificationIssuer(signer, settings.verification_ttl, time=time)
         resends = ResendService(self._database, issuer, now=now)
         deliverer = Deliverer(
             # A name that no other process has: host names are cut, and pids are 1 in containers.
-            Outbox(self._database, str(uuid.uuid4()), now=now),
+            Outbox(self._database, str(uuid.uuid4()), time=time),
             _sender(settings),
             Templates(settings.email_from, settings.verification_url),
             signer,
@@ -154,8 +153,8 @@ def _signing_keys(settings: Settings) -> tuple[str, ...]:
     return embedded.keys()
 
 
-def _open_database(settings: Settings) -> Database:
-    database = Database(settings.database_url)
+def _open_database(settings: Settings, connections: int) -> Database:
+    database = Database(settings.database_url, connections=connections)
     revision = database.revision()
     if revision == REVISIONS[-1]:
         return database
@@ -169,6 +168,16 @@ def _open_database(settings: Settings) -> Database:
     else:
         _log.warning("schema_ahead", revision=revision, newest_known=REVISIONS[-1])
     return database
+
+
+def _clocks(
+    database: Database, now: Callable[[], datetime] | None
+) -> tuple[SharedClock, Callable[[], datetime]]:
+    """The clock that leases go by, which all processes share, and the one for everything else."""
+    if now is None and database.has_clock:
+        return database.time, SteadyClock().now
+    own = now or SteadyClock().now
+    return lambda _connection: own(), own
 
 
 def _sender(settings: Settings) -> Sender:

@@ -24,7 +24,7 @@ REFUSED = PermanentFailure("smtp 550 to RCPT")
 
 def queue_mails(database: Database, clock: FakeClock, number: int) -> None:
     """Registers that many people, each with a mail."""
-    issuer = VerificationIssuer(SIGNER, LIFETIME)
+    issuer = VerificationIssuer(SIGNER, LIFETIME, time=lambda _: clock.now())
     with database.write() as connection:
         for _ in range(number):
             user_id = str(uuid.uuid4())
@@ -52,7 +52,7 @@ def queue_mails(database: Database, clock: FakeClock, number: int) -> None:
 
 
 def outbox(database: Database, clock: FakeClock, holder: str = "one") -> Outbox:
-    return Outbox(database, holder, now=clock.now)
+    return Outbox(database, holder, time=lambda _: clock.now())
 
 
 def deliverer(

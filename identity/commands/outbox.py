@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy.engine import URL
@@ -16,6 +15,8 @@ from identity.mail.administration import BATCH, Changes, Obstacle, OutboxAdminis
 
 EXIT_DONE: Final = 0
 EXIT_REFUSED: Final = 1
+# Seconds: a look through all rows of a long history takes a while.
+STATEMENT_TIMEOUT: Final = 60.0
 
 # Without --state: what is not sent yet, or will not be.
 _UNSENT: Final = (State.QUEUED, State.DEAD)
@@ -26,17 +27,17 @@ def run(given: argparse.Namespace, url: URL) -> int:
 
     Raises DatabaseUnavailable or `sqlalchemy.exc.DBAPIError`.
     """
-    with closing(Database(url)) as database:
+    with closing(Database(url, statement_timeout=STATEMENT_TIMEOUT)) as database:
         why = behind(database.revision())
         if why:
             return _refuse(why)
-        return _COMMANDS[given.action](OutboxAdministration(database, now=_utc_now), given)
+        return _COMMANDS[given.action](OutboxAdministration(database, now=database.now), given)
 
 
 def _list(outbox: OutboxAdministration, given: argparse.Namespace) -> int:
     states = tuple(State) if given.state == "all" else (State(given.state),) if given.state else ()
     found = outbox.mails(states or _UNSENT, given.limit)
-    now = _utc_now()
+    now = outbox.now()
     mails = [views.mail_fields(mail, now, in_full=given.show_addresses) for mail in found]
     return _print(views.document({"mails": mails}) if given.json else views.mail_table(mails))
 
@@ -45,7 +46,7 @@ def _show(outbox: OutboxAdministration, given: argparse.Namespace) -> int:
     found = outbox.mail(given.id)
     if found is None:
         return _refuse(views.obstacle_line(given.id, Obstacle.UNKNOWN))
-    mail = views.mail_fields(found, _utc_now(), in_full=given.show_addresses)
+    mail = views.mail_fields(found, outbox.now(), in_full=given.show_addresses)
     return _print(views.document(mail) if given.json else views.mail_lines(mail))
 
 
@@ -112,7 +113,3 @@ def _print(text: str) -> int:
 def _refuse(why: str) -> int:
     print(f"identity: {why}", file=sys.stderr)
     return EXIT_REFUSED
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)

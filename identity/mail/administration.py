@@ -117,8 +117,9 @@ class OutboxAdministration:
     """The queue as an operator sees it. Every method raises DatabaseUnavailable."""
 
     def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
+        """`now` is the clock that deliverers share."""
         self._database = database
-        self._now = now
+        self.now = now
 
     def mails(self, states: Collection[State], limit: int) -> list[QueuedMail]:
         """At most `limit` mails in one of these states, the newest first."""
@@ -159,7 +160,7 @@ class OutboxAdministration:
         The last error stays until the next try. Left alone: what is sent, what has no use any
         more, and what a deliverer holds. A repeat changes nothing that matters.
         """
-        now = self._now()
+        now = self.now()
         valid = select(Verification.id).where(
             Verification.id == OutboxMail.verification_id, Verification.expires_at > now
         )
@@ -185,7 +186,7 @@ class OutboxAdministration:
         Left alone: what is sent or dead, and what a deliverer holds, as it may be under way to
         the mail server. A repeat is harmless.
         """
-        now = self._now()
+        now = self.now()
         return self._change(
             mail_ids,
             update(OutboxMail)
@@ -196,7 +197,7 @@ class OutboxAdministration:
 
     def figures(self) -> Figures:
         """Counts, ages, and the pause."""
-        now = self._now()
+        now = self.now()
         queued, dead = _IS_IN[State.QUEUED], _IS_IN[State.DEAD]
         totals = select(
             func.count().filter(queued).label("queued"),

@@ -1,14 +1,13 @@
 """The queue of mails in the database: what is due, who holds it, how it ended."""
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from identity.database import Database
+from identity.database import Database, SharedClock
 from identity.models import OutboxMail, OutboxPause, User, Verification
 
 # How long a deliverer holds what it claimed. The rows of one that died come due again then.
@@ -18,15 +17,25 @@ PROBE_INTERVAL = timedelta(seconds=30)
 _THE_PAUSE = 1  # the id of the only row in outbox_pause
 
 
-def enqueue(connection: Connection, *, user_id: str, verification_id: bytes, now: datetime) -> None:
-    """Queues the mail of a verification, within the transaction that promises it."""
+def enqueue(
+    connection: Connection,
+    *,
+    user_id: str,
+    verification_id: bytes,
+    now: datetime,
+    due_at: datetime,
+) -> None:
+    """Queues the mail of a verification, within the transaction that promises it.
+
+    `due_at` is a moment of the clock that deliverers share.
+    """
     connection.execute(
         insert(OutboxMail).values(
             id=str(uuid.uuid4()),
             user_id=user_id,
             verification_id=verification_id,
             created_at=now,
-            due_at=now,
+            due_at=due_at,
             attempts=0,
         )
     )
@@ -55,21 +64,25 @@ class Batch:
 
 
 class Outbox:
-    """One deliverer's view of the queue. Any number may work on it, in any process."""
+    """One deliverer's view of the queue. Any number may work on it, in any process.
 
-    def __init__(self, database: Database, holder: str, *, now: Callable[[], datetime]) -> None:
+    All of its moments are those of one clock, the database's, so that leases hold between processes
+    whose own clocks differ.
+    """
+
+    def __init__(self, database: Database, holder: str, *, time: SharedClock) -> None:
         """`holder` names the deliverer; no two may share a name."""
         self._database = database
         self._holder = holder
-        self._now = now
+        self._time = time
 
     def claim(self, limit: int) -> Batch:
         """Takes at most `limit` due rows, the longest due first, for the length of a lease.
 
         During a pause it takes nothing but, every 30 seconds, one row as a probe.
         """
-        now = self._now()
         with self._database.write() as connection:
+            now = self._time(connection)
             probe_at = connection.scalar(select(OutboxPause.probe_at))
             if probe_at is None:
                 return Batch(self._claim(connection, now, limit))
@@ -137,29 +150,37 @@ class Outbox:
 
     def sent(self, outbox_id: str) -> bool:
         """Settles a mail that was accepted. False if the lease has passed to another."""
-        return self._settle(outbox_id, due_at=None, sent_at=self._now(), last_error=None)
+        with self._database.write() as connection:
+            now = self._time(connection)
+            return self._settle(connection, outbox_id, due_at=None, sent_at=now, last_error=None)
 
     def retry(self, mail: QueuedVerification, reason: str, delay: timedelta) -> bool:
         """Counts a failed attempt and makes the mail due again after `delay`."""
-        return self._settle(
-            mail.outbox_id,
-            due_at=self._now() + delay,
-            attempts=mail.attempts + 1,
-            last_error=reason,
-        )
+        with self._database.write() as connection:
+            due_at = self._time(connection) + delay
+            return self._settle(
+                connection,
+                mail.outbox_id,
+                due_at=due_at,
+                attempts=mail.attempts + 1,
+                last_error=reason,
+            )
 
     def bury(self, outbox_id: str, reason: str) -> bool:
         """Settles a mail that will never be sent, with the reason for the operator."""
-        return self._settle(outbox_id, due_at=None, dead_at=self._now(), last_error=reason)
+        with self._database.write() as connection:
+            now = self._time(connection)
+            return self._settle(connection, outbox_id, due_at=None, dead_at=now, last_error=reason)
 
     def release(self, outbox_id: str) -> bool:
         """Gives a claimed row back untried."""
-        return self._settle(outbox_id, due_at=self._now())
+        with self._database.write() as connection:
+            return self._settle(connection, outbox_id, due_at=self._time(connection))
 
     def pause(self, reason: str) -> bool:
         """Stops all deliverers, but for probes. Whether they were not stopped before."""
-        now = self._now()
         with self._database.write() as connection:
+            now = self._time(connection)
             known = connection.execute(
                 update(OutboxPause).values(reason=reason, probe_at=now + PROBE_INTERVAL)
             )
@@ -181,11 +202,10 @@ class Outbox:
         with self._database.write() as connection:
             connection.execute(delete(OutboxPause))
 
-    def _settle(self, outbox_id: str, **values: object) -> bool:
-        with self._database.write() as connection:
-            result = connection.execute(
-                update(OutboxMail)
-                .where(OutboxMail.id == outbox_id, OutboxMail.claimed_by == self._holder)
-                .values(claimed_by=None, **values)
-            )
+    def _settle(self, connection: Connection, outbox_id: str, **values: object) -> bool:
+        result = connection.execute(
+            update(OutboxMail)
+            .where(OutboxMail.id == outbox_id, OutboxMail.claimed_by == self._holder)
+            .values(claimed_by=None, **values)
+        )
         return result.rowcount == 1

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, insert, select, update
 
-from identity.database import Database
+from identity.database import Database, SharedClock
 from identity.deadlines import Deadline
 from identity.errors import TokenExpired, TokenUsed
 from identity.mail.outbox import enqueue
@@ -26,9 +26,11 @@ class VerifiedUser:
 class VerificationIssuer:
     """Issues pending verifications, each with its mail."""
 
-    def __init__(self, signer: TokenSigner, lifetime: timedelta) -> None:
+    def __init__(self, signer: TokenSigner, lifetime: timedelta, *, time: SharedClock) -> None:
+        """`time` is the clock that deliverers share: a mail is due at once by it."""
         self.lifetime = lifetime
         self._signer = signer
+        self._time = time
 
     def issue(
         self,
@@ -51,7 +53,13 @@ class VerificationIssuer:
                 expires_at=expires_at,
             )
         )
-        enqueue(connection, user_id=user_id, verification_id=verification_id, now=now)
+        enqueue(
+            connection,
+            user_id=user_id,
+            verification_id=verification_id,
+            now=now,
+            due_at=self._time(connection),
+        )
 
 
 class VerificationService:

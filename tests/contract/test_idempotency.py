@@ -69,7 +69,9 @@ def register(
     service = RegistrationService(
         database,
         hasher,
-        VerificationIssuer(TokenSigner(["k" * 32]), timedelta(hours=24)),
+        VerificationIssuer(
+            TokenSigner(["k" * 32]), timedelta(hours=24), time=lambda _: clock.now()
+        ),
         now=clock.now,
         mail_queued=queue,
     )

@@ -34,7 +34,7 @@ def never() -> bool:
 def resends(database: Database, clock: FakeClock) -> ResendService:
     return ResendService(
         database,
-        VerificationIssuer(SIGNER, LIFETIME),
+        VerificationIssuer(SIGNER, LIFETIME, time=lambda _: clock.now()),
         now=clock.now,
     )
 
@@ -204,7 +204,7 @@ def test_a_lapsed_registration_goes_to_a_new_one_or_to_the_request_but_not_to_bo
     registrar = RegistrationService(
         database,
         hasher,
-        VerificationIssuer(SIGNER, LIFETIME),
+        VerificationIssuer(SIGNER, LIFETIME, time=lambda _: clock.now()),
         now=clock.now,
         mail_queued=lambda: None,
     )

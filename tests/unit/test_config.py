@@ -318,6 +318,8 @@ def test_a_file_with_an_unusable_value_names_the_setting(
     [
         pytest.param("postgresql+psycopg://identity:hunter2/identity", id="host forgotten"),
         pytest.param("postgresql+psycopg://identity@db:hunter2/identity", id="for the port"),
+        pytest.param("postgresql+psycopg://identity:hunter2@a:1,b:2/identity", id="two hosts"),
+        pytest.param("postgresql+psycopg://i:hunter2@/i?host=a&host=b&port=1", id="one port"),
         pytest.param("postgresql://identity:hunter2@db/identity", id="another driver"),
         pytest.param("postgresql+psycopg:identity:hunter2@db/identity", id="slashes forgotten"),
     ],
