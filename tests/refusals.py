@@ -64,6 +64,13 @@ def decode(error: grpc.RpcError) -> Refusal:
     )
 
 
+def outcome(error: grpc.RpcError) -> str:
+    """The code of a call that failed, and the reason if it was the service that refused it."""
+    assert isinstance(error, grpc.Call)
+    refusal_came = rpc_status.from_call(error) is not None
+    return f"{error.code().name} {decode(error).reason}" if refusal_came else error.code().name
+
+
 def refused(call: Callable[..., object], request: Message, **options: Any) -> Refusal:  # noqa: ANN401
     """Makes a call that must be refused."""
     with pytest.raises(grpc.RpcError) as caught:

@@ -1,0 +1,78 @@
+"""`make faults`: breaks what the service stands on, and counts what is lost or doubled."""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from tests.faults.bench import Bench, Scenario
+from tests.faults.kills import kills_on_postgres, kills_on_sqlite
+from tests.faults.table import Figure, render
+
+SCENARIOS: Final[dict[str, Scenario]] = {
+    "kills, SQLite": kills_on_sqlite,
+    "kills, PostgreSQL": kills_on_postgres,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    names = [name for name in SCENARIOS if any(part in name for part in given.only)]
+    if not names:
+        return _complain(f"no scenario is named so; there are: {'; '.join(SCENARIOS)}")
+    print(f"seed {given.seed}: {'; '.join(names)}", file=sys.stderr)
+    table = render(_run(names, given.seed, is_short=given.short))
+    print(table)
+    if given.markdown:
+        given.markdown.write_text(table + "\n")
+    return int("WRONG" in table)
+
+
+def _run(names: Sequence[str], seed: int, *, is_short: bool) -> list[tuple[str, Figure]]:
+    begun = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"{time.monotonic() - begun:6.0f} s  {what}", file=sys.stderr, flush=True)
+
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults")))
+        conclusions = []
+        for number, name in enumerate(names):
+            say(name)
+            folder = root / str(number)
+            folder.mkdir()
+            bench = Bench(folder, Random(f"{seed} {name}"), is_short, stack, say)
+            conclusions.append((name, SCENARIOS[name](bench)))
+        say("what is left")
+        return [(name, figure) for name, conclude in conclusions for figure in conclude()]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="few rounds, under five minutes")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=random.SystemRandom().getrandbits(32),
+        help="a number that chooses the moments; printed at the start, another one each time",
+    )
+    parser.add_argument(
+        "--only", metavar="PART", nargs="+", default=[""], help="scenarios with that in their name"
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there too")
+    return parser
+
+
+def _complain(why: str) -> int:
+    print(f"faults: {why}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
