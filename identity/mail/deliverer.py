@@ -60,12 +60,16 @@ class Deliverer:
         self._signer = signer
         self._now = now
         self._uniform = uniform
+        # Ids of mails that were accepted while the database could not be told.
+        self._untold: list[str] = []
 
     def deliver_due(self, is_stopping: Callable[[], bool] = _never) -> int:
         """Claims one batch and tries each of its mails at most once. Returns how many it got.
 
-        Raises DatabaseUnavailable; what was claimed then comes due again with its lease's end.
+        Raises DatabaseUnavailable; what was claimed then comes due again with its lease's end,
+        but for a mail that was accepted: that is noted as soon as the database is back.
         """
+        self._note_accepted()
         claimed_at = self._now()
         batch = self._outbox.claim(BATCH)
         is_paused = False
@@ -111,9 +115,14 @@ class Deliverer:
             self._retry(mail, type(error).__name__)
             return False
         else:
-            held = self._outbox.sent(mail.outbox_id)
-            _log.info("mail_sent", outbox_id=mail.outbox_id, lease_held=held)
+            self._untold.append(mail.outbox_id)
+            self._note_accepted()
         return True
+
+    def _note_accepted(self) -> None:
+        while self._untold:
+            is_news = self._outbox.sent(self._untold[0])
+            _log.info("mail_sent", outbox_id=self._untold.pop(0), first_copy=is_news)
 
     def _compose(self, mail: QueuedVerification) -> Mail:
         message = self._templates.verification(

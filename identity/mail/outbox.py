@@ -139,20 +139,33 @@ class Outbox:
         return mails
 
     def is_wanted(self, outbox_id: str) -> bool:
-        """Whether the claimed mail's user still waits to be verified, looked at anew."""
+        """Whether the claimed mail's user still waits for it, looked at anew."""
         with self._database.read() as connection:
             verified = connection.scalar(
                 select(User.is_email_verified)
                 .join(OutboxMail, OutboxMail.user_id == User.id)
-                .where(OutboxMail.id == outbox_id)
+                .where(OutboxMail.id == outbox_id, OutboxMail.sent_at.is_(None))
             )
-        return verified is False  # None: the registration is gone
+        return verified is False  # None: the registration is gone, or another has sent the mail
 
     def sent(self, outbox_id: str) -> bool:
-        """Settles a mail that was accepted. False if the lease has passed to another."""
+        """Settles a mail that was accepted. False if it was settled so already.
+
+        Whoever holds its lease now: a mail that was accepted is not to be sent again.
+        """
         with self._database.write() as connection:
-            now = self._time(connection)
-            return self._settle(connection, outbox_id, due_at=None, sent_at=now, last_error=None)
+            result = connection.execute(
+                update(OutboxMail)
+                .where(OutboxMail.id == outbox_id, OutboxMail.sent_at.is_(None))
+                .values(
+                    due_at=None,
+                    claimed_by=None,
+                    sent_at=self._time(connection),
+                    dead_at=None,
+                    last_error=None,
+                )
+            )
+        return result.rowcount == 1
 
     def retry(self, mail: QueuedVerification, reason: str, delay: timedelta) -> bool:
         """Counts a failed attempt and makes the mail due again after `delay`."""

@@ -2,13 +2,17 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from email.headerregistry import Address
 
+import psycopg
 import pytest
 from sqlalchemy import text, update
+from sqlalchemy.engine import URL
 
 from identity.database import Database
 from identity.deadlines import Deadline
+from identity.errors import DatabaseUnavailable
 from identity.mail.deliverer import STALE_CLAIM, Deliverer
 from identity.mail.outbox import LEASE
 from identity.mail.sender import Mail, PermanentFailure, TemporaryFailure
@@ -34,16 +38,32 @@ def test_a_claimed_mail_is_nobody_elses_until_its_lease_ends(
     assert taken_over.outbox_id == claimed.outbox_id
 
 
-def test_only_who_holds_the_lease_marks_a_mail(database: Database, clock: FakeClock) -> None:
+def test_a_mail_that_was_accepted_is_sent_whoever_holds_its_lease(
+    database: Database, clock: FakeClock
+) -> None:
     queue_mails(database, clock, 1)
     first, second = outbox(database, clock, "one"), outbox(database, clock, "two")
     (mail,) = first.claim(1).mails
     clock.advance(seconds=LEASE.total_seconds())
     second.claim(1)
-    assert not first.sent(mail.outbox_id)
-    assert state(database) == [(0, None, "queued")]
-    assert second.sent(mail.outbox_id)
+    assert first.sent(mail.outbox_id)
     assert state(database) == [(0, None, "sent")]
+    assert not second.is_wanted(mail.outbox_id)
+    assert not second.sent(mail.outbox_id)
+
+
+def test_only_who_holds_the_lease_says_that_a_mail_failed(
+    database: Database, clock: FakeClock
+) -> None:
+    queue_mails(database, clock, 1)
+    first, second = outbox(database, clock, "one"), outbox(database, clock, "two")
+    (mail,) = first.claim(1).mails
+    clock.advance(seconds=LEASE.total_seconds())
+    second.claim(1)
+    assert not first.bury(mail.outbox_id, "smtp 550")
+    assert state(database) == [(0, None, "queued")]
+    assert second.bury(mail.outbox_id, "smtp 550")
+    assert state(database) == [(0, "smtp 550", "dead")]
 
 
 def test_a_sent_mail_is_not_sent_again(database: Database, clock: FakeClock) -> None:
@@ -169,6 +189,41 @@ def test_a_slow_sender_gives_back_what_its_lease_may_not_hold(
     deliverer(database, clock, sender).deliver_due()
     assert len(sender.mails) == 2
     assert len(outbox(database, clock, "two").claim(10).mails) == 3
+
+
+class SenderInAnOutage(RecordingSender):
+    """While it sends, the table of mails is taken away."""
+
+    def __init__(self, url: URL) -> None:
+        super().__init__()
+        self._other = psycopg.connect(
+            url.set(drivername="postgresql").render_as_string(hide_password=False)
+        )
+
+    def send(self, mail: Mail) -> None:
+        super().send(mail)
+        self._other.execute("LOCK TABLE outbox")
+
+    def end_outage(self) -> None:
+        self._other.close()
+
+
+def test_a_mail_that_was_accepted_in_an_outage_is_noted_after_it(
+    postgres_url: URL, clock: FakeClock
+) -> None:
+    url = postgres_url.update_query_dict({"options": "-c lock_timeout=100ms"})
+    with closing(Database(url)) as database:
+        queue_mails(database, clock, 1)
+        sender = SenderInAnOutage(postgres_url)
+        worker = deliverer(database, clock, sender)
+        for _ in range(2):
+            with pytest.raises(DatabaseUnavailable):
+                worker.deliver_due()
+        sender.end_outage()
+        clock.advance(seconds=LEASE.total_seconds())
+        assert worker.deliver_due() == 0
+        assert state(database) == [(0, None, "sent")]
+        assert len(sender.mails) == 1
 
 
 def test_two_deliverers_send_each_mail_once(database: Database, clock: FakeClock) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from tests.faults.bench import Bench, Scenario
 from tests.faults.deliveries import deliveries_on_postgres, deliveries_on_sqlite
+from tests.faults.failover import failover
 from tests.faults.kills import kills_on_postgres, kills_on_sqlite
 from tests.faults.races import races_on_postgres, races_on_sqlite
 from tests.faults.table import Figure, render
@@ -20,6 +21,7 @@ from tests.faults.table import Figure, render
 SCENARIOS: Final[dict[str, Scenario]] = {
     "kills, SQLite": kills_on_sqlite,
     "kills, PostgreSQL": kills_on_postgres,
+    "failover": failover,
     "deliveries, SQLite": deliveries_on_sqlite,
     "deliveries, PostgreSQL": deliveries_on_postgres,
     "races, SQLite": races_on_sqlite,

@@ -41,7 +41,7 @@ class Load:
         self._lock = threading.Lock()
         self._acknowledged: list[Person] = []
         self._failures: list[str] = []
-        self._listeners: list[Callable[[Person], None]] = []
+        self._listeners: list[Callable[[], None]] = []
         self._threads = [
             threading.Thread(target=self._run, args=(random.Random(seed + number),), daemon=True)
             for number in range(threads)
@@ -59,8 +59,8 @@ class Load:
             if thread.is_alive():
                 raise TimeoutError("a registration was not answered")
 
-    def on_acknowledged(self, listener: Callable[[Person], None]) -> None:
-        """From now on tells of each registration, in the thread that made it."""
+    def on_acknowledged(self, listener: Callable[[], None]) -> None:
+        """From now on calls that with each registration, in the thread that made it."""
         self._listeners.append(listener)
 
     def acknowledged(self) -> list[Person]:
@@ -78,7 +78,7 @@ class Load:
             with self._lock:
                 self._acknowledged.append(person)
             for listener in self._listeners:
-                listener(person)
+                listener()
 
     def _register(self, request_id: uuid.UUID) -> Person:
         name = request_id.hex[:20]
