@@ -18,7 +18,7 @@ from identity.errors import Conflict, DatabaseUnavailable
 REVISIONS: Final = ("0001", "0002", "0003")
 
 STATEMENT_TIMEOUT = 3.0  # seconds, PostgreSQL; every statement of a call takes milliseconds
-POOL_TIMEOUT = 3.0  # seconds a call waits for a connection
+POOL_TIMEOUT = 2.0  # seconds a call waits for a connection
 
 # PostgreSQL's, by the class of the SQLSTATE: connection, resources, operator intervention.
 # And a wait for a lock, an idle transaction, a server that only reads: each one ended by a time-out

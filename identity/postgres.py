@@ -15,6 +15,8 @@ IDLE_TIMEOUT: Final = 10.0
 # Seconds on top of what the server allows a statement, until the server itself is given up: it
 # hangs, or its machine is gone without a word.
 ANSWER_TIME: Final = 1.0
+# Seconds that a connection from the pool may take to show that it still works.
+PING_TIMEOUT: Final = 1.0
 KEEPALIVE: Final = 30  # seconds: idle connections must not be forgotten by what lies between
 
 # A server that only reads: demoted, or not promoted yet.
@@ -46,9 +48,16 @@ def postgres_engine(url: URL, statement_timeout: float | None, **pool: Any) -> E
 
     @event.listens_for(engine, "do_connect")
     def connect(_dialect: object, _record: object, args: Any, keywords: Any) -> Connection:  # noqa: ANN401
-        connection = Connection.connect(*args, **keywords)
+        return Connection.connect(*args, **keywords)
+
+    @event.listens_for(engine, "checkout")  # the ping comes before
+    def begin(connection: Connection, *_: object) -> None:
         connection.patience = patience
-        return connection
+
+    @event.listens_for(engine, "checkin")
+    def rest(connection: Connection | None, *_: object) -> None:
+        if connection is not None:  # not one that was given up
+            connection.patience = PING_TIMEOUT
 
     event.listen(engine, "handle_error", _leave_if_read_only)
     return engine
@@ -60,7 +69,7 @@ class Connection(psycopg.Connection[Any]):
     The server's own time-outs say nothing while it hangs, and TCP's take minutes.
     """
 
-    patience: float | None = None  # seconds; None waits for ever
+    patience: float | None = PING_TIMEOUT  # seconds; None waits for ever
 
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ANN401 - what the generator returns
         try:

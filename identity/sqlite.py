@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 
-BUSY_TIMEOUT: Final = 5.0  # seconds a writer waits for another
+BUSY_TIMEOUT: Final = 4.0  # seconds a writer waits for another
 
 # Codes that speak of the file or of other users of it, not of our statements.
 _UNAVAILABLE: Final = frozenset(

@@ -66,8 +66,13 @@ class Mailbox:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops serving; the port is free then."""
         if self._controller is not None:
             self._controller.stop()
+            self._controller = None
 
     def next(self) -> EmailMessage:
         """The next mail; waits for it."""

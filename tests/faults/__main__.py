@@ -1,6 +1,7 @@
 """`make faults`: breaks what the service stands on, and counts what is lost or doubled."""
 
 import argparse
+import logging
 import random
 import sys
 import tempfile
@@ -11,10 +12,13 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+import structlog
+
 from tests.faults.bench import Bench, Scenario
 from tests.faults.deliveries import deliveries_on_postgres, deliveries_on_sqlite
 from tests.faults.failover import failover
 from tests.faults.kills import kills_on_postgres, kills_on_sqlite
+from tests.faults.outages import outages_of_postgres, outages_of_sqlite
 from tests.faults.races import races_on_postgres, races_on_sqlite
 from tests.faults.table import Figure, render
 
@@ -22,6 +26,8 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "kills, SQLite": kills_on_sqlite,
     "kills, PostgreSQL": kills_on_postgres,
     "failover": failover,
+    "outages of PostgreSQL": outages_of_postgres,
+    "outages of SQLite, disk, mail": outages_of_sqlite,
     "deliveries, SQLite": deliveries_on_sqlite,
     "deliveries, PostgreSQL": deliveries_on_postgres,
     "races, SQLite": races_on_sqlite,
@@ -31,6 +37,8 @@ SCENARIOS: Final[dict[str, Scenario]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
+    # Parts of the service that run in this process have nothing to tell.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     names = [name for name in SCENARIOS if any(part in name for part in given.only)]
     if not names:
         return _complain(f"no scenario is named so; there are: {'; '.join(SCENARIOS)}")

@@ -53,8 +53,7 @@ class _Failover:
         pids = [node.pid for node in self._pair]
         channels = [stack.enter_context(channel_to(node)) for node in self._pair]
         # Each process has a load of its own, so that each must answer again.
-        seed = self._bench.random.getrandbits(32)
-        self._loads = [Load([channel], seed + n) for n, channel in enumerate(channels)]
+        self._loads = [Load([channel], self._bench.random.getrandbits(32)) for channel in channels]
         self._seconds = self._fail_over(primary, self._standby, self._loads)
         for load in self._loads:
             load.stop()

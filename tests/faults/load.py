@@ -43,7 +43,9 @@ class Load:
         self._failures: list[str] = []
         self._listeners: list[Callable[[], None]] = []
         self._threads = [
-            threading.Thread(target=self._run, args=(random.Random(seed + number),), daemon=True)
+            threading.Thread(
+                target=self._run, args=(random.Random(f"{seed} {number}"),), daemon=True
+            )
             for number in range(threads)
         ]
 

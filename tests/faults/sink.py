@@ -38,8 +38,8 @@ class Copy:
 class Sink(Mailbox):
     """A Mailbox that counts, and keeps no mail."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(port)
         self._changed = threading.Condition()
         self._copies: dict[str, list[Copy]] = defaultdict(list)
         self._connections: dict[Session, Connection] = defaultdict(Connection)
