@@ -21,6 +21,10 @@ run: $(RUN_STAMP) ## start the service on the embedded database, mails to the co
 test: $(DEV_STAMP) ## run the tests
 	$(BIN)/pytest $(ARGS)
 
+.PHONY: faults
+faults: $(DEV_STAMP) ## break what the service stands on, and count what is lost (ARGS=--short)
+	$(BIN)/python -W 'ignore:XDG_RUNTIME_DIR' -m tests.faults $(ARGS)
+
 .PHONY: check
 check: $(DEV_STAMP) ## format, lint, types, proto lint, drift of the stubs (changes nothing)
 	$(BIN)/ruff format --check .

@@ -50,6 +50,10 @@ class Program:
             if found:
                 return found[1]
 
+    def has_spoken(self) -> bool:
+        """Whether there is a line of stdout that was not waited for yet."""
+        return not self._lines.empty()
+
     def end(self) -> tuple[int, str]:
         """Waits for the end; the exit code and stderr."""
         code = self.process.wait(PATIENCE)

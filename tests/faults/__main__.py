@@ -15,8 +15,10 @@ from typing import Final
 import structlog
 
 from tests.faults.bench import Bench, Scenario
+from tests.faults.clocks import clock_on_postgres, clock_on_sqlite
 from tests.faults.deliveries import deliveries_on_postgres, deliveries_on_sqlite
 from tests.faults.failover import failover
+from tests.faults.interrupted import interruptions_on_postgres, interruptions_on_sqlite
 from tests.faults.kills import kills_on_postgres, kills_on_sqlite
 from tests.faults.outages import outages_of_postgres, outages_of_sqlite
 from tests.faults.races import races_on_postgres, races_on_sqlite
@@ -32,6 +34,10 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "deliveries, PostgreSQL": deliveries_on_postgres,
     "races, SQLite": races_on_sqlite,
     "races, PostgreSQL": races_on_postgres,
+    "clock set by 10 minutes, SQLite": clock_on_sqlite,
+    "clock set by 10 minutes, PostgreSQL": clock_on_postgres,
+    "interrupted Register, SQLite": interruptions_on_sqlite,
+    "interrupted Register, PostgreSQL": interruptions_on_postgres,
 }
 
 

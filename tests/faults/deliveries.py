@@ -1,5 +1,6 @@
 """Several processes deliver one queue, and nobody dies: each mail comes exactly once."""
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +61,7 @@ def _by_smtp(bench: Bench, url: URL, processes: int) -> Iterator[Figure]:
 
 
 def _by_ses(bench: Bench, url: URL, processes: int) -> Iterator[Figure]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # moto's, a line a mail
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -2,13 +2,15 @@
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 
 from sqlalchemy import event, text
+from sqlalchemy.engine import URL, make_url
 
+from identity import migrate
 from identity.database import Database
 from identity.deadlines import Deadline
 from identity.errors import DeadlineTooShort
@@ -17,6 +19,9 @@ from identity.security.passwords import PasswordHasher
 from identity.security.tokens import TokenSigner
 from identity.services.registration import RegisteredUser, RegistrationService
 from identity.services.verification import VerificationIssuer
+from tests.faults.bench import Bench, Conclude
+from tests.faults.postgres import postgres_server, url_of
+from tests.faults.table import at_least, exactly, told
 from tests.requests import PASSWORD
 
 LIFE: Final = 10.0  # seconds of a call's deadline
@@ -115,6 +120,32 @@ class Outcome:
             and self.connections_out == 0
             and self.rows_after_repeat == whole
         )
+
+
+def interruptions_on_sqlite(bench: Bench) -> Conclude:
+    return _conclude(make_url(f"sqlite:///{bench.folder / 'identity.db'}"))
+
+
+def interruptions_on_postgres(bench: Bench) -> Conclude:
+    return _conclude(url_of(bench.stack.enter_context(postgres_server())))
+
+
+def _conclude(url: URL) -> Conclude:
+    figures = []
+    for what, leave in (("cancelled", Caller.cancel), ("out of time", Caller.run_out_of_time)):
+        migrate.upgrade(url)
+        with closing(Database(url)) as database:
+            outcomes = interrupt_each_step(database, leave)
+            with database.write() as connection:
+                connection.execute(text("DELETE FROM users"))
+        whole = sum(outcome.is_whole_or_nothing for outcome in outcomes)
+        refused = sum(outcome.was_refused for outcome in outcomes)
+        figures += [
+            at_least(f"{what}: steps at which it was", len(outcomes), 10),
+            exactly(f"{what}: whole or nothing, and whole after a repeat", whole, len(outcomes)),
+            told(f"{what}: of these nothing at first", refused),
+        ]
+    return lambda: figures
 
 
 def interrupt_each_step(database: Database, leave: Leave) -> list[Outcome]:

@@ -18,13 +18,13 @@ from tests.faults.load import Load
 from tests.faults.nodes import Node, channel_to, nodes
 from tests.faults.postgres import postgres_server, url_of
 from tests.faults.sink import Sink
-from tests.faults.table import Figure, exactly, only, told
+from tests.faults.table import Figure, at_least, exactly, only
 
 KILLS: Final = 1000
 KILLS_SHORT: Final = 50
 # A process takes calls for about as long as it took to start, so that one is always there. Some
 # are killed as they start.
-_LONGEST_LIFE: Final = 1.2  # seconds from the start of the process
+_LONGEST_GAP: Final = 1.6  # seconds between two kills
 _DRAIN: Final = 180.0  # seconds; a lease is one minute
 _LINKS: Final = 20  # of doubled mails, opened at the end
 
@@ -43,13 +43,15 @@ def _kill(bench: Bench, url: URL) -> Conclude:
     pair = nodes(bench.stack, bench.folder, url, sink.port, 2)
     channels = [bench.stack.enter_context(channel_to(node)) for node in pair]
     for node in pair:
-        node.start()
+        node.begin()
     load = Load(channels, bench.random.getrandbits(32))
     load.start()
     rest = threading.Event()
+    answering = 0
     for count in range(number):
         victim = pair[count % 2]
-        rest.wait(bench.random.uniform(0, _LONGEST_LIFE))
+        rest.wait(bench.random.uniform(0, _LONGEST_GAP))
+        answering += victim.is_ready()
         victim.kill()
         victim.begin()
         if count % 100 == 99:
@@ -65,7 +67,8 @@ def _kill(bench: Bench, url: URL) -> Conclude:
         links = _open_links(pair[0], sink)
         for node in pair:
             node.stop()
-        yield told("kills", number)
+        yield exactly("kills", number, number)
+        yield at_least("of these when it answered calls, not as it started", answering, 1)
         yield from settle(url, people, sink)
         yield only("links of doubled mails", links, "OK")
         yield only("failed calls", load.failures(), "UNAVAILABLE")

@@ -49,6 +49,10 @@ class Node:
         assert self._program
         self._program.line(r"^listening on (\S+)$")
 
+    def is_ready(self) -> bool:
+        """Whether it has said that it answers calls, and `ready` has not been told yet."""
+        return self._program is not None and self._program.has_spoken()
+
     def start(self) -> None:
         self.begin()
         self.ready()

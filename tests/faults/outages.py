@@ -228,7 +228,12 @@ def _locked(bench: Bench) -> Iterator[Figure]:
 
 
 def _disk_full(bench: Bench) -> Iterator[Figure]:
-    with _small_disk(bench.folder / "disk") as disk:
+    with ExitStack() as stack:
+        disk = bench.folder / "disk"
+        disk.mkdir()
+        if not _mount_small_disk(stack, disk):
+            yield Figure("disk full", "not shown: no disk can be mounted here", "", is_right=True)
+            return
         path = disk / "identity.db"
         with _place(bench, make_url(f"sqlite:///{path}"), "full") as place:
             ballast = disk / "ballast"
@@ -244,15 +249,12 @@ def _disk_full(bench: Bench) -> Iterator[Figure]:
         yield _unforeseen(place.node)
 
 
-@contextmanager
-def _small_disk(folder: Path) -> Iterator[Path]:
-    folder.mkdir()
+def _mount_small_disk(stack: ExitStack, folder: Path) -> bool:
     options = ["-t", "tmpfs", "-o", f"size={_DISK}m", "tmpfs", str(folder)]
-    subprocess.run(["/usr/bin/mount", *options], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["/usr/bin/umount", str(folder)], check=True)
+    if subprocess.run(["/usr/bin/mount", *options], capture_output=True).returncode:
+        return False
+    stack.callback(subprocess.run, ["/usr/bin/umount", str(folder)], check=True)
+    return True
 
 
 def _fill(path: Path) -> None:
