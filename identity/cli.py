@@ -123,7 +123,10 @@ def _migrate(settings: config.Settings) -> int:
     if found is not None and found not in REVISIONS:
         print(f"the database is at revision {found}, newer than this release: nothing to do")
         return 0
-    migrate.upgrade(settings.database_url)
+    try:
+        migrate.upgrade(settings.database_url)
+    except migrate.TableInUse:
+        return _fail("a table was in use for too long: run `identity migrate` again", EXIT_FAILED)
     print(f"the database is at revision {REVISIONS[-1]}")
     return 0
 

@@ -1,5 +1,6 @@
 """Alembic's environment, for `identity migrate` and for `alembic` in a checkout."""
 
+import sys
 import time
 from contextlib import closing
 from typing import Literal
@@ -13,6 +14,8 @@ from identity.models import Base, UtcDateTime
 
 LOCK_KEY = 0x6964656E74697479  # "identity" in ASCII
 POLL_INTERVAL = 0.1  # seconds
+# Seconds a statement waits for a table: whoever comes meanwhile queues up behind it.
+LOCK_TIMEOUT = 3
 
 
 def plain(kind: str, item: object, _context: object) -> str | Literal[False]:
@@ -23,7 +26,7 @@ def plain(kind: str, item: object, _context: object) -> str | Literal[False]:
 
 
 def run(connection: Connection) -> None:
-    """Runs the migrations on this connection, in one transaction."""
+    """Runs the migrations on this connection, each in a transaction of its own."""
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
@@ -31,9 +34,18 @@ def run(connection: Connection) -> None:
         render_as_batch=connection.dialect.name == "sqlite",
         # Both databases can; Alembic assumes that SQLite can't.
         transactional_ddl=True,
+        # An index made concurrently ends the transaction: it must not be that of other revisions.
+        transaction_per_migration=True,
         compare_server_default=True,
         render_item=plain,
     )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def write() -> None:
+    """Writes the SQL for PostgreSQL, and runs nothing (`alembic upgrade --sql`)."""
+    context.configure(dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
 
@@ -44,7 +56,11 @@ def wait_for_turn(connection: Connection) -> None:
     Tries and sleeps, because one that waited inside PostgreSQL would hold a snapshot, which an
     index made concurrently by the other waits for: a deadlock. The lock ends with the connection.
     """
+    is_waiting = False
     while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
+        if not is_waiting:
+            print("another process migrates this database: waiting for it", file=sys.stderr)
+            is_waiting = True
         connection.commit()
         time.sleep(POLL_INTERVAL)
 
@@ -59,7 +75,8 @@ def main() -> None:
         url = settings.database_url
     with (
         translated(),
-        closing(Database(url)) as database,
+        # A migration may take as long as it takes.
+        closing(Database(url, statement_timeout=None)) as database,
         database.engine.execution_options(writes=True).connect() as connection,
     ):
         if connection.dialect.name == "sqlite":
@@ -67,12 +84,14 @@ def main() -> None:
             # to it. The pragma does nothing inside a transaction.
             connection.connection.execute("PRAGMA foreign_keys = OFF")
         else:
-            # A migration may take as long as it takes.
-            connection.execute(text("SET statement_timeout = 0"))
             wait_for_turn(connection)
+            connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}s'"))
             connection.commit()
         run(connection)
         connection.commit()
 
 
-main()
+if context.is_offline_mode():
+    write()
+else:
+    main()
