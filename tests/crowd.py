@@ -8,10 +8,15 @@ import grpc
 
 from tests.refusals import outcome
 
+_PATIENCE = 60  # seconds until all callers must stand ready
+
 
 def at_once(calls: Sequence[Callable[[], object]]) -> list[str]:
-    """Makes all calls at the same moment; how each ended: `OK`, or a code and a reason."""
-    barrier = threading.Barrier(len(calls))
+    """Makes all calls at the same moment; how each ended.
+
+    `OK`, a code and a reason, or the kind of any other error.
+    """
+    barrier = threading.Barrier(len(calls), timeout=_PATIENCE)
 
     def make(call: Callable[[], object]) -> str:
         barrier.wait()
@@ -19,6 +24,8 @@ def at_once(calls: Sequence[Callable[[], object]]) -> list[str]:
             call()
         except grpc.RpcError as error:
             return outcome(error)
+        except Exception as error:  # noqa: BLE001 - it is one of the outcomes
+            return type(error).__name__
         return "OK"
 
     with ThreadPoolExecutor(len(calls)) as pool:

@@ -3,14 +3,17 @@
 import argparse
 import logging
 import random
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -41,6 +44,11 @@ SCENARIOS: Final[dict[str, Scenario]] = {
 }
 
 
+_BROKEN: Final = [Figure("the scenario itself", "broke off", "", is_right=False)]
+
+T = TypeVar("T")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     # Parts of the service that run in this process have nothing to tell.
@@ -49,11 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not names:
         return _complain(f"no scenario is named so; there are: {'; '.join(SCENARIOS)}")
     print(f"seed {given.seed}: {'; '.join(names)}", file=sys.stderr)
-    table = render(_run(names, given.seed, is_short=given.short))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what was started, as Ctrl-C does
+    figures = _run(names, given.seed, is_short=given.short)
+    table = render(figures)
     print(table)
     if given.markdown:
         given.markdown.write_text(table + "\n")
-    return int("WRONG" in table)
+    return int(not all(figure.is_right for _, figure in figures))
 
 
 def _run(names: Sequence[str], seed: int, *, is_short: bool) -> list[tuple[str, Figure]]:
@@ -70,9 +80,27 @@ def _run(names: Sequence[str], seed: int, *, is_short: bool) -> list[tuple[str, 
             folder = root / str(number)
             folder.mkdir()
             bench = Bench(folder, Random(f"{seed} {name}"), is_short, stack, say)
-            conclusions.append((name, SCENARIOS[name](bench)))
+            begin = partial(SCENARIOS[name], bench)
+            conclusions.append((name, _attempt(begin, otherwise=_broken)))
         say("what is left")
-        return [(name, figure) for name, conclude in conclusions for figure in conclude()]
+        return [
+            (name, figure)
+            for name, conclude in conclusions
+            for figure in _attempt(lambda: list(conclude()), otherwise=_BROKEN)  # noqa: B023
+        ]
+
+
+def _broken() -> Iterable[Figure]:
+    return _BROKEN
+
+
+def _attempt(work: Callable[[], T], *, otherwise: T) -> T:
+    """A scenario that breaks loses its own figures, and not those of the others."""
+    try:
+        return work()
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
+        return otherwise
 
 
 def _parser() -> argparse.ArgumentParser:

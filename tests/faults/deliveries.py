@@ -64,6 +64,7 @@ def _by_ses(bench: Bench, url: URL, processes: int) -> Iterator[Figure]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # moto's, a line a mail
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    bench.stack.callback(server.stop)
     host, port = server.get_host_and_port()
     account = {
         "AWS_ACCESS_KEY_ID": "test",
@@ -81,7 +82,6 @@ def _by_ses(bench: Bench, url: URL, processes: int) -> Iterator[Figure]:
         number = bench.rounds(MAILS_BY_SES, MAILS_BY_SES_SHORT)
         ses = {"EMAIL_SENDER": "ses", "SES_REGION": _REGION}
         yield from _deliver(bench, url, 1, processes, number, sent, **ses)
-    server.stop()
 
 
 def _deliver(

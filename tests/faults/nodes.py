@@ -34,6 +34,7 @@ class Node:
         self._settings = settings | {"LISTEN": self.endpoint}
         self._program: Program | None = None
         self.lines: list[dict[str, Any]] = []  # what the processes that have ended logged
+        self.killed = 0  # processes that SIGKILL ended; others ended by themselves
 
     @property
     def pid(self) -> int:
@@ -69,8 +70,9 @@ class Node:
         if self._program is None:
             return
         self._program.process.send_signal(number)
-        _, stderr = self._program.end()
+        code, stderr = self._program.end()
         self._program = None
+        self.killed += code == -signal.SIGKILL
         # The last line of a process that was killed may be cut.
         for line in stderr.splitlines():
             if line.startswith("{") and line.endswith("}"):

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from random import Random
 from typing import Final, TypeAlias
 
 from sqlalchemy import func, insert, select
@@ -49,6 +50,7 @@ class Field:
 
     stubs: Sequence[IdentityServiceStub]
     database: Database
+    random: Random
 
     def stub(self, number: int) -> IdentityServiceStub:
         return self.stubs[number % len(self.stubs)]
@@ -116,14 +118,16 @@ def repeats(place: Field, number: int) -> tuple[bool, list[str]]:
     name = f"repeat{number}"
     email = f"{name}@example.com"
     request = registration(name, email, request_id=str(uuid.uuid4()))
-    replies: set[str] = set()
+    replies: set[tuple[str, str, str, str]] = set()
 
     def register(n: int) -> None:
-        replies.add(place.stub(n).Register(request, timeout=_DEADLINE).id)
+        reply = place.stub(n).Register(request, timeout=_DEADLINE)
+        replies.add((reply.id, reply.username, reply.email, reply.message))
 
     outcomes = at_once([partial(register, n) for n in range(REPEATS)])
     users = {user_id for user_id, _, _ in place.users(email)}
-    right = outcomes == ["OK"] * REPEATS and replies == users and len(users) == 1
+    right = outcomes == ["OK"] * REPEATS and {reply[0] for reply in replies} == users
+    right = right and len(replies) == len(users) == 1
     return right and place.mails(users.pop()) == 1, outcomes
 
 
@@ -143,14 +147,16 @@ def verify_resend_forget(place: Field, number: int) -> tuple[bool, list[str]]:
     def forget(_n: int) -> object:
         return Cleanup(place.database, now=lambda: datetime.now(UTC)).run(lambda: False)
 
-    calls = [verify] * callers + [resend] * callers + [forget] * CLEANERS
-    outcomes = at_once([partial(call, n) for n, call in enumerate(calls)])
-    verified = Counter(outcomes[:callers])
-    others = Counter(outcomes[callers:])
+    kinds = [verify] * callers + [resend] * callers + [forget] * CLEANERS
+    place.random.shuffle(kinds)
+    outcomes = at_once([partial(kind, n) for n, kind in enumerate(kinds)])
+    pairs = list(zip(kinds, outcomes, strict=True))
+    verified = Counter(outcome for kind, outcome in pairs if kind is verify)
+    others = {outcome for kind, outcome in pairs if kind is not verify}
     users = [is_verified for _, _, is_verified in place.users(email)]
     was_first = verified == {"OK": 1, TOKEN_USED: callers - 1} and users == [True]
     was_forgotten = verified == {TOKEN_EXPIRED: callers} and users == []
-    return (was_first or was_forgotten) and set(others) == {"OK"}, outcomes
+    return (was_first or was_forgotten) and others == {"OK"}, outcomes
 
 
 RACES: Final[dict[str, tuple[Race, frozenset[str]]]] = {
@@ -178,7 +184,9 @@ def _race(bench: Bench, url: URL) -> Conclude:
         node.start()
     channels = [bench.stack.enter_context(channel_to(node)) for node in pair]
     with closing(Database(url)) as database:
-        place = Field([IdentityServiceStub(channel) for channel in channels], database)
+        place = Field(
+            [IdentityServiceStub(channel) for channel in channels], database, bench.random
+        )
         for number in range(bench.rounds(ROUNDS, ROUNDS_SHORT)):
             for kind, (race, expected) in RACES.items():
                 is_right, outcomes = race(place, number)

@@ -27,8 +27,8 @@ class Copy:
     token: str
     connection: Connection
 
-    def was_the_last_before_a_death(self, address: str) -> bool:
-        """Whether its deliverer may have died before it could note that the mail was accepted.
+    def was_its_connections_last(self, address: str) -> bool:
+        """Whether its deliverer brought nothing more and took no leave: as one that died then.
 
         A deliverer notes each mail before it brings the next, and takes its leave before it rests.
         """
