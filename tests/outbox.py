@@ -1,7 +1,7 @@
 """Queues of real mails, and who works on them."""
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.headerregistry import Address
 
 from sqlalchemy import delete, insert, select, text, update
@@ -12,19 +12,16 @@ from identity.mail.outbox import Outbox
 from identity.mail.sender import PermanentFailure, Sender
 from identity.mail.templates import Templates
 from identity.models import OutboxMail, User, Verification
-from identity.security.tokens import TokenSigner
-from identity.services.verification import VerificationIssuer
 from tests.fakes import FakeClock, RecordingSender
+from tests.registrar import LIFETIME, SIGNER, issuer
 
-SIGNER = TokenSigner(["k" * 32])
-LIFETIME = timedelta(hours=24)
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 REFUSED = PermanentFailure("smtp 550 to RCPT")
 
 
 def queue_mails(database: Database, clock: FakeClock, number: int) -> None:
     """Registers that many people, each with a mail."""
-    issuer = VerificationIssuer(SIGNER, LIFETIME, time=lambda _: clock.now())
+    verifications = issuer(clock)
     with database.write() as connection:
         for _ in range(number):
             user_id = str(uuid.uuid4())
@@ -42,7 +39,7 @@ def queue_mails(database: Database, clock: FakeClock, number: int) -> None:
                     updated_at=clock.now(),
                 )
             )
-            issuer.issue(
+            verifications.issue(
                 connection,
                 user_id=user_id,
                 email=f"{user_id}@example.com",

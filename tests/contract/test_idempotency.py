@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 
 import pytest
 from sqlalchemy import delete, text, update
@@ -13,11 +12,10 @@ from identity.errors import EmailTaken, IdentityError, RequestIdReused, Username
 from identity.models import User
 from identity.schemas import Registration
 from identity.security.passwords import PasswordHasher
-from identity.security.tokens import TokenSigner
 from identity.services.cleanup import Cleanup
-from identity.services.registration import RegisteredUser, RegistrationService
-from identity.services.verification import VerificationIssuer
+from identity.services.registration import RegisteredUser
 from tests.fakes import FakeClock
+from tests.registrar import registrar
 from tests.requests import PASSWORD
 
 REQUEST = str(uuid.uuid4())
@@ -66,15 +64,7 @@ Register = Callable[..., RegisteredUser]
 def register(
     database: Database, hasher: PasswordHasher, clock: FakeClock, queue: Queue
 ) -> Register:
-    service = RegistrationService(
-        database,
-        hasher,
-        VerificationIssuer(
-            TokenSigner(["k" * 32]), timedelta(hours=24), time=lambda _: clock.now()
-        ),
-        now=clock.now,
-        mail_queued=queue,
-    )
+    service = registrar(database, hasher, clock, queue)
 
     def call(
         username: str = "ann",

@@ -1,7 +1,6 @@
 """The registration itself, on every database: whole or not at all."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
@@ -12,10 +11,9 @@ from identity.deadlines import Deadline
 from identity.errors import DeadlineTooShort
 from identity.schemas import Registration
 from identity.security.passwords import PasswordHasher
-from identity.security.tokens import TokenSigner
-from identity.services.registration import MAXIMUM_HOLD, RegistrationService
-from identity.services.verification import VerificationIssuer
+from identity.services.registration import MAXIMUM_HOLD
 from tests.fakes import FakeClock
+from tests.registrar import registrar
 from tests.requests import PASSWORD
 
 REGISTRATION = Registration.checked(username="ann", email="ann@example.com", password=PASSWORD)
@@ -38,15 +36,7 @@ def queued() -> list[None]:
 def register(
     database: Database, hasher: PasswordHasher, clock: FakeClock, queued: list[None]
 ) -> Callable[[Deadline], object]:
-    service = RegistrationService(
-        database,
-        hasher,
-        VerificationIssuer(
-            TokenSigner(["k" * 32]), timedelta(hours=24), time=lambda _: clock.now()
-        ),
-        now=clock.now,
-        mail_queued=lambda: queued.append(None),
-    )
+    service = registrar(database, hasher, clock, lambda: queued.append(None))
     return lambda deadline: service.register(REGISTRATION, "", deadline)
 
 

@@ -16,11 +16,11 @@ from identity.schemas import Registration
 from identity.security.passwords import PasswordHasher
 from identity.security.tokens import TokenSigner
 from identity.services.cleanup import Cleanup
-from identity.services.registration import RegistrationService
 from identity.services.resend import ResendService
-from identity.services.verification import VerificationIssuer, VerificationService
+from identity.services.verification import VerificationService
 from tests.fakes import START, FakeClock, RecordingSender
-from tests.outbox import LIFETIME, deliverer, queue_mails
+from tests.outbox import deliverer, queue_mails
+from tests.registrar import LIFETIME, issuer, registrar
 from tests.requests import PASSWORD
 
 SIGNER = TokenSigner(["k" * 32])
@@ -34,7 +34,7 @@ def never() -> bool:
 def resends(database: Database, clock: FakeClock) -> ResendService:
     return ResendService(
         database,
-        VerificationIssuer(SIGNER, LIFETIME, time=lambda _: clock.now()),
+        issuer(clock),
         now=clock.now,
     )
 
@@ -201,19 +201,13 @@ def test_a_lapsed_registration_goes_to_a_new_one_or_to_the_request_but_not_to_bo
 ) -> None:
     clock.advance(hours=25)
     hasher = PasswordHasher(4, 2)
-    registrar = RegistrationService(
-        database,
-        hasher,
-        VerificationIssuer(SIGNER, LIFETIME, time=lambda _: clock.now()),
-        now=clock.now,
-        mail_queued=lambda: None,
-    )
+    service = registrar(database, hasher, clock)
     newcomer = Registration.checked(username="newcomer", email=address, password=PASSWORD)
     outcomes: list[str] = []
 
     def register() -> None:
         try:
-            outcomes.append(registrar.register(newcomer, "", Deadline()).username)
+            outcomes.append(service.register(newcomer, "", Deadline()).username)
         except EmailTaken as taken:
             outcomes.append(taken.reason)
 

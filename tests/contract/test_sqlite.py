@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import timedelta
 
 import pytest
 from sqlalchemy import event, text
@@ -14,10 +13,8 @@ from identity.deadlines import Deadline
 from identity.errors import DatabaseUnavailable
 from identity.schemas import Registration
 from identity.security.passwords import PasswordHasher
-from identity.security.tokens import TokenSigner
-from identity.services.registration import RegistrationService
-from identity.services.verification import VerificationIssuer
 from tests.fakes import FakeClock
+from tests.registrar import registrar
 from tests.requests import PASSWORD
 
 Register = Callable[[int], object]
@@ -32,15 +29,7 @@ def database(sqlite_url: URL) -> Iterator[Database]:
 @pytest.fixture
 def register(database: Database, clock: FakeClock) -> Iterator[Register]:
     hasher = PasswordHasher(4, 1)
-    service = RegistrationService(
-        database,
-        hasher,
-        VerificationIssuer(
-            TokenSigner(["k" * 32]), timedelta(hours=24), time=lambda _: clock.now()
-        ),
-        now=clock.now,
-        mail_queued=lambda: None,
-    )
+    service = registrar(database, hasher, clock)
 
     def call(number: int) -> object:
         registration = Registration.checked(
