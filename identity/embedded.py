@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from identity.config import MINIMUM_KEY_LENGTH, ConfigurationError, parse_secret_keys
+from identity.config import ConfigurationError
+from identity.values import MINIMUM_KEY_LENGTH, secret_keys
 
 DIRECTORY: Final = Path("var")
 KEY_FILE: Final = DIRECTORY / "secret.keys"
@@ -27,7 +28,7 @@ def keys() -> tuple[str, ...]:
     try:
         if not KEY_FILE.exists():
             _write_new_key()
-        return parse_secret_keys(KEY_FILE.read_text("utf-8").strip())
+        return secret_keys(KEY_FILE.read_text("utf-8").strip())
     except ValueError as error:
         raise ConfigurationError(f"{KEY_FILE}: {error}") from None
     except OSError as error:

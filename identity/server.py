@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from identity import embedded
 from identity.clock import SteadyClock
-from identity.config import ConfigurationError, Endpoint, Settings
+from identity.config import ConfigurationError, Settings
 from identity.database import REVISIONS, Database, SharedClock, behind
 from identity.health import PROBE_TIMEOUT, DatabaseProbe
 from identity.interceptors.clients import Clients
@@ -36,6 +36,7 @@ from identity.services.registration import RegistrationService
 from identity.services.resend import ResendService
 from identity.services.verification import VerificationIssuer, VerificationService
 from identity.v1 import identity_pb2, identity_pb2_grpc
+from identity.values import Endpoint
 from identity.worker import Worker
 
 MAXIMUM_REQUEST = 64 * 1024  # bytes; the longest honest one is under 1 KiB

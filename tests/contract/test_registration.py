@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import text
 
-from identity.config import MAXIMUM_VERIFICATION_TTL
 from identity.database import Database
 from identity.deadlines import Deadline
 from identity.errors import DeadlineTooShort
 from identity.schemas import Registration
 from identity.security.passwords import PasswordHasher
 from identity.services.registration import MAXIMUM_HOLD
+from identity.values import MAXIMUM_VERIFICATION_TTL
 from tests.fakes import FakeClock
 from tests.registrar import registrar
 from tests.requests import PASSWORD

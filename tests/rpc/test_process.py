@@ -98,7 +98,7 @@ def test_a_second_server_on_the_same_port_is_an_error(start: Start) -> None:
     [
         ({"COLOUR": "red"}, "IDENTITY_COLOUR: there is no such setting"),
         ({"LISTEN": "nowhere"}, "IDENTITY_LISTEN: must be HOST:PORT"),
-        ({"TLS_CERT": "cert.pem"}, "IDENTITY_TLS_CERT: not supported by this release"),
+        ({"TLS_CERT": "cert.pem"}, "IDENTITY_TLS_CERT and IDENTITY_TLS_KEY go together"),
         ({"SECRET_KEYS": "hunter2"}, "IDENTITY_SECRET_KEYS: must be keys of at least 32"),
     ],
 )

@@ -10,7 +10,8 @@ import pydantic
 import pytest
 from sqlalchemy.engine import make_url
 
-from identity.config import ConfigurationError, Endpoint, Settings, load
+from identity.config import ConfigurationError, Settings, load
+from identity.values import Endpoint
 
 KEY = "k3y-" + "k" * 28  # 32 characters
 OTHER_KEY = "0ther-" + "o" * 26
@@ -56,7 +57,11 @@ def test_the_defaults_are_those_of_the_embedded_case() -> None:
     assert (settings.smtp_username, settings.smtp_password) == (None, None)
     assert settings.smtp_tls == "starttls"
     assert settings.rate_limit == (100, timedelta(seconds=60))
+    assert settings.rate_limits == {}
     assert settings.rate_limit_store == "memory://"
+    assert (settings.tls_cert, settings.tls_key, settings.tls_client_ca) == (None, None, None)
+    assert (settings.callers_file, settings.allow_plaintext) == (None, False)
+    assert (settings.workers, settings.metrics_listen) == (1, None)
     assert settings.trusted_proxies == ()
     assert settings.bcrypt_cost == 12
     assert settings.reflection is True
@@ -66,8 +71,17 @@ def test_the_defaults_are_those_of_the_embedded_case() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("LISTEN", "0.0.0.0:0", Endpoint("0.0.0.0", 0)),  # noqa: S104 - only parsed
+        ("LISTEN", "127.0.0.2:0", Endpoint("127.0.0.2", 0)),
+        ("METRICS_LISTEN", "0.0.0.0:9464", Endpoint("0.0.0.0", 9464)),  # noqa: S104 - only parsed
         ("LISTEN", "localhost:65535", Endpoint("localhost", 65535)),
+        ("RATE_LIMIT_STORE", "valkey://a:6379/1", "valkey://a:6379/1"),
+        ("RATE_LIMIT_STORE", "valkeys://u:p@a", "valkeys://u:p@a"),
+        ("RATE_LIMITS", "Register=5/60s", {"Register": (5, timedelta(seconds=60))}),
+        (
+            "RATE_LIMITS",
+            "Register=5/60s, VerifyEmail=9/1h",
+            {"Register": (5, timedelta(seconds=60)), "VerifyEmail": (9, timedelta(hours=1))},
+        ),
         ("LISTEN", "[::1]:50051", Endpoint("::1", 50051)),
         ("DATABASE_URL", POSTGRES, make_url(POSTGRES)),
         ("DATABASE_URL", "sqlite:////srv/x.db", make_url("sqlite:////srv/x.db")),
@@ -243,20 +257,43 @@ def test_other_programs_variables_are_none_of_ours(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("environment", "told"),
     [
-        ("TLS_CERT", "/zzz"),
-        ("TLS_KEY", "/zzz"),
-        ("TLS_CLIENT_CA", "/zzz"),
-        ("RATE_LIMIT_STORE", "valkey://zzz:6379"),
+        ({"TLS_CERT": "a.pem"}, "IDENTITY_TLS_CERT and IDENTITY_TLS_KEY go together"),
+        ({"TLS_KEY": "a.pem"}, "IDENTITY_TLS_CERT and IDENTITY_TLS_KEY go together"),
+        ({"TLS_CLIENT_CA": "a.pem"}, "IDENTITY_TLS_CLIENT_CA: needs IDENTITY_TLS_CERT"),
+        ({"CALLERS_FILE": "a.toml"}, "IDENTITY_CALLERS_FILE: needs IDENTITY_TLS_CLIENT_CA"),
+        ({"LISTEN": "0.0.0.0:1"}, "IDENTITY_LISTEN: others could read along"),
+        ({"LISTEN": "[::]:1"}, "IDENTITY_LISTEN: others could read along"),
+        ({"LISTEN": "identity.example.com:1"}, "IDENTITY_LISTEN: others could read along"),
+        ({"WORKERS": "2"}, "IDENTITY_WORKERS: each worker would count calls by itself"),
     ],
 )
-def test_a_setting_whose_part_does_not_exist_yet_stops_the_start(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+def test_settings_that_need_each_other(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], told: str
 ) -> None:
-    told = mistake(monkeypatch, **{name: value})
-    assert told.startswith(f"IDENTITY_{name}: ")
-    assert "not supported by this release" in told
+    assert mistake(monkeypatch, **environment).startswith(told)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LISTEN": "127.0.0.9:1"},
+        {"LISTEN": "[::1]:1"},
+        {"LISTEN": "localhost:1"},
+        {"LISTEN": "0.0.0.0:1", "ALLOW_PLAINTEXT": "1"},
+        {"LISTEN": "0.0.0.0:1", "TLS_CERT": "a.pem", "TLS_KEY": "b.pem"},
+    ],
+)
+def test_passwords_are_not_sent_in_the_clear_but_where_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    assert loaded(monkeypatch, **environment).listen.port == 1
+
+
+def test_several_workers_count_in_a_shared_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = loaded(monkeypatch, WORKERS="4", RATE_LIMIT_STORE="valkey://limits:6379")
+    assert (settings.workers, settings.rate_limit_store) == (4, "valkey://limits:6379")
 
 
 # Secrets
