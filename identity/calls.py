@@ -3,6 +3,8 @@
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from identity.callers import Caller
+
 
 @dataclass(frozen=True)
 class Call:
@@ -11,6 +13,7 @@ class Call:
     method: str  # "/identity.v1.IdentityService/Register"
     request_id: str
     client: str  # as the rate limit counts it
+    caller: Caller
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")

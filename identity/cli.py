@@ -87,15 +87,22 @@ def _serve(settings: config.Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     # gRPC's core writes lines of a form of its own to stderr, which readers of JSON lines trip
-    # over. Read when gRPC is imported.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from identity import logs  # noqa: PLC0415 - `migrate` and `--help` start without the server
+    # over. With TLS they are read for the handshakes that failed. Read when gRPC is imported.
+    has_tls = settings.tls_cert is not None
+    os.environ["GRPC_VERBOSITY"] = "INFO" if has_tls else "NONE"
+    from identity import grpc_log, logs  # noqa: PLC0415 - `migrate` and `--help` start without the server
+    from identity.meters import Meters  # noqa: PLC0415
     from identity.server import Service, StartError  # noqa: PLC0415
 
-    logs.configure(logs.LogFormat(settings.log_format), logs.LogLevel(settings.log_level))
+    meters = Meters()
+    logs.configure(
+        logs.LogFormat(settings.log_format),
+        logs.LogLevel(settings.log_level),
+        grpc_log.capture(meters) if has_tls else None,
+    )
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
-        service = Service(settings)
+        service = Service(settings, meters=meters)
     except StartError as error:
         return _fail(str(error), EXIT_FAILED)
     service.start()

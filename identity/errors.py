@@ -9,6 +9,7 @@ IdentityError
 │   ├── TokenInvalid     not a token of ours
 │   ├── TokenUsed        its user is verified already
 │   └── TokenExpired     past its life, or its registration is gone
+├── CallerNotAllowed     the method is not among those of its caller
 ├── RateLimited          too many calls
 ├── Overloaded           no room for another password hash before the deadline
 ├── DeadlineTooShort     too little time left to do it
@@ -87,6 +88,13 @@ class TokenUsed(TokenError):
 
 class TokenExpired(TokenError):
     reason = "TOKEN_EXPIRED"
+
+
+class CallerNotAllowed(IdentityError):
+    """The caller is known, and the method is not one of its own; or it is not known at all."""
+
+    reason = "CALLER_NOT_ALLOWED"
+    sentence = "This caller may not call this method."
 
 
 class RateLimited(IdentityError):

@@ -43,3 +43,6 @@ class Meters:
 
     def limit_store_changed(self, *, is_reachable: bool) -> None:
         """Whether the shared windows count, or, while they are out of reach, local ones."""
+
+    def handshake_refused(self, reason: str) -> None:
+        """A connection ended in its TLS handshake; `reason` is one of HANDSHAKE_REASONS."""

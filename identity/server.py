@@ -4,7 +4,7 @@ import os
 import ssl
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Final
@@ -13,40 +13,67 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2_grpc
 
-from identity import embedded
+from identity import callers, embedded, policy
+from identity.callers import Caller, Callers
 from identity.clock import SteadyClock
 from identity.config import ConfigurationError, Settings
 from identity.database import REVISIONS, Database, SharedClock, behind
 from identity.health import PROBE_TIMEOUT, DatabaseProbe
-from identity.interceptors.clients import Clients
+from identity.interceptors import reading
+from identity.interceptors.callers import CallersInterceptor
+from identity.interceptors.clients import Clients, certificate_names
 from identity.interceptors.observe import ObserveInterceptor
 from identity.interceptors.ratelimit import RateLimitInterceptor
+from identity.interceptors.reading import Patience, ReadingInterceptor
 from identity.mail.deliverer import Deliverer
 from identity.mail.outbox import Outbox
 from identity.mail.sender import Sender
 from identity.mail.templates import Templates
+from identity.meters import Meters
+from identity.ratelimit.limits import Limits, OpenWindows
 from identity.ratelimit.memory import MemoryStore
 from identity.ratelimit.window import Limit
 from identity.security.passwords import PasswordHasher
 from identity.security.tokens import TokenSigner
-from identity.servicers.health import HealthServicer
+from identity.servicers.health import MAXIMUM_WATCHERS, HealthServicer
 from identity.servicers.identity import IdentityServicer
 from identity.services.cleanup import Cleanup
 from identity.services.registration import RegistrationService
 from identity.services.resend import ResendService
 from identity.services.verification import VerificationIssuer, VerificationService
-from identity.v1 import identity_pb2, identity_pb2_grpc
-from identity.values import Endpoint
+from identity.tls import certificate_files, server_credentials
+from identity.v1 import identity_pb2_grpc
+from identity.values import Endpoint, Rate
 from identity.worker import Worker
 
 MAXIMUM_REQUEST = 64 * 1024  # bytes; the longest honest one is under 1 KiB
+MAXIMUM_METADATA: Final = 8 * 1024  # bytes of a call's headers
 # Threads beside those that wait for a hash, so that light calls are always answered.
 LIGHT_THREADS: Final = 16
+# Calls that are answered, read, or wait for a thread; of health's watchers as many as it takes.
+MAXIMUM_CALLS: Final = 2 * MAXIMUM_WATCHERS
+# What a connection may do, in milliseconds where it is a time. A gateway carries many callers over
+# one connection; one that is old is closed, so that clients spread anew over all processes.
+CONNECTIONS: Final = (
+    ("grpc.max_concurrent_streams", 1024),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 5 * 60_000),
+    ("grpc.max_connection_age_ms", 30 * 60_000),
+    ("grpc.max_connection_age_grace_ms", 30_000),
+    # A peer that is gone without a word is noticed.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # Clients may look whether we are there, but not more often than so.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+)
 # All that stopping takes must fit into the 10 s after which supervisors kill.
 GRACE: Final = 5.0  # seconds for calls that have begun, and one more to cancel the others
 GRACE_FOR_MAIL: Final = 1.5  # seconds for the mail at hand
 
-_SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
+_SERVICES: Final = tuple(service.full_name for service in policy.SERVICES)
+_METHODS: Final = policy.methods_of(policy.SERVICES)
 
 _log = structlog.get_logger()
 
@@ -58,11 +85,18 @@ class StartError(Exception):
 class Service:
     """The running service: all its parts, started and stopped together."""
 
-    def __init__(self, settings: Settings, now: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        now: Callable[[], datetime] | None = None,
+        meters: Meters | None = None,
+    ) -> None:
         """Wires the parts; nothing runs yet. `now` takes the place of every clock.
 
         Raises ConfigurationError, StartError or DatabaseUnavailable.
         """
+        policy.check(_METHODS, policy.RULES)
+        meters = meters or Meters()
         if settings.is_embedded:
             embedded.make_directory()
         cores = _cores()
@@ -92,39 +126,50 @@ class Service:
             VerificationService(self._database, signer, now=now),
             resends,
         )
-        limit = Limit.per_seconds(
-            settings.rate_limit.calls, settings.rate_limit.period.total_seconds()
-        )
-        self._health = HealthServicer(("", _SERVICE))
+        identify, rates_of_callers = _callers(settings)
+        self._health = HealthServicer(("", *_SERVICES))
         self._probe = DatabaseProbe(
             Database(settings.database_url, connections=1, statement_timeout=PROBE_TIMEOUT),
             self._health.report,
         )
+        self._patience = Patience(reading.PATIENCE)
         self._server = grpc.server(
             ThreadPoolExecutor(
                 self._hasher.admitted_at_most + LIGHT_THREADS, thread_name_prefix="rpc"
             ),
             interceptors=[
-                ObserveInterceptor(Clients(settings.trusted_proxies)),
-                RateLimitInterceptor(MemoryStore(limit)),
+                ObserveInterceptor(Clients(settings.trusted_proxies), identify, meters),
+                RateLimitInterceptor(
+                    _limits(settings, lambda _name, limit: MemoryStore(limit), rates_of_callers)
+                ),
+                CallersInterceptor(),
+                ReadingInterceptor(self._patience),
             ],
             options=(
                 ("grpc.max_receive_message_length", MAXIMUM_REQUEST),
+                # Above the first, calls are refused by chance; above the second, always.
+                ("grpc.max_metadata_size", MAXIMUM_METADATA),
+                ("grpc.absolute_max_metadata_size", MAXIMUM_METADATA),
+                *CONNECTIONS,
                 # On by default, and a second server would bind the same port without a word.
                 ("grpc.so_reuseport", 0),
             ),
+            maximum_concurrent_rpcs=self._hasher.admitted_at_most + MAXIMUM_CALLS,
         )
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
-            _add_reflection(self._server)
-        self.endpoint = _bind(self._server, settings.listen)
+            from identity.servicers import reflection  # noqa: PLC0415 - only when wanted
+
+            reflection.add_reflection(self._server, (*_SERVICES, health.SERVICE_NAME))
+        self.endpoint = _bind(self._server, settings)
 
     def _wake(self) -> None:
         self._worker.wake()
 
     def start(self) -> None:
         """Begins to answer calls and to deliver mails."""
+        self._patience.start()
         self._server.start()
         self._worker.start()
         self._health.report(is_serving=True)
@@ -135,6 +180,7 @@ class Service:
         self._probe.stop()
         self._health.close()
         self._server.stop(GRACE).wait(GRACE + 1)
+        self._patience.stop()
         self._hasher.close()
         self._worker.stop(GRACE_FOR_MAIL)
         self._database.close()
@@ -217,24 +263,50 @@ def _ses_sender(settings: Settings) -> Sender:
         raise ConfigurationError(f"IDENTITY_EMAIL_SENDER: {why}") from None
 
 
-def _add_reflection(server: grpc.Server) -> None:
-    # Imported for its descriptors: reflection can then show the details of an error.
-    from google.rpc import error_details_pb2  # noqa: F401, PLC0415
-    from grpc_reflection.v1alpha import reflection  # noqa: PLC0415
-
-    reflection.enable_server_reflection(
-        (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-    )
-
-
-def _bind(server: grpc.Server, listen: Endpoint) -> Endpoint:
+def _bind(server: grpc.Server, settings: Settings) -> Endpoint:
+    listen, files = settings.listen, certificate_files(settings)
     try:
-        port = server.add_insecure_port(str(listen))
+        if files is None:
+            port = server.add_insecure_port(str(listen))
+        else:
+            port = server.add_secure_port(str(listen), server_credentials(files))
     except RuntimeError:
         port = 0
     if not port:
         raise StartError(f"IDENTITY_LISTEN: cannot listen on {listen}: in use, or not ours")
     return Endpoint(listen.host, port)
+
+
+def _callers(
+    settings: Settings,
+) -> tuple[Callable[[grpc.ServicerContext], Caller], Mapping[str, Rate]]:
+    """How callers are told, and the limits that they have of their own."""
+    if settings.tls_client_ca is None:
+        anybody = Caller("", policy.OPEN)
+        return lambda _context: anybody, {}
+    path = settings.callers_file
+    known = Callers(policy.OPEN, None if path is None else callers.load(path, _METHODS))
+    return lambda context: known.identify(certificate_names(context)), known.rates()
+
+
+def _limits(
+    settings: Settings, open_windows: OpenWindows, rates_of_callers: Mapping[str, Rate]
+) -> Limits:
+    own = settings.rate_limits
+    by_method = {}
+    for method, rule in policy.RULES.items():
+        rpc = method.rpartition("/")[2]
+        name, rate = (rpc, own[rpc]) if rpc in own else (rule.limit, settings.rate_limit)
+        by_method[method] = (name, _limit(rate))
+    if not own.keys() <= {name for name, _ in by_method.values()}:
+        known = ", ".join(sorted(method.rpartition("/")[2] for method in policy.RULES))
+        raise ConfigurationError(f"IDENTITY_RATE_LIMITS: must name RPCs among {known}")
+    by_caller = {name: _limit(rate) for name, rate in rates_of_callers.items()}
+    return Limits(open_windows, by_method, by_caller)
+
+
+def _limit(rate: Rate) -> Limit:
+    return Limit.per_seconds(rate.calls, rate.period.total_seconds())
 
 
 def _cores() -> int:

@@ -1,4 +1,4 @@
-"""Who calls, as the rate limit counts and the log names it."""
+"""Who calls: what a certificate proves, and as the rate limit counts and the log names it."""
 
 import re
 import socket
@@ -6,6 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final, TypeAlias
 from urllib.parse import unquote
+
+import grpc
+
+from identity.callers import NOBODY, Caller
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 # By the bytes in an address: how far to shift it, and what is then one of ours.
@@ -28,21 +32,23 @@ class Clients:
         """`trusted` holds the proxies. One written as IPv4-mapped IPv6 is the IPv4 one."""
         self._trusted: Final = _prefixes(trusted)
 
-    def of(self, peer: str, metadata: Metadata) -> str:
-        """The client of a call: the forwarded one if a trusted peer names it, else the peer.
+    def of(self, peer: str, metadata: Metadata, caller: Caller = NOBODY) -> str:
+        """The client of a call: the forwarded one if a trusted peer names it, else the caller that
+        a certificate proves, else the peer.
 
         The forwarded one is the right-most in `x-forwarded-for` that is not itself trusted: what
         stands to its left is the caller's own word. If that one is not an address, or all are
-        trusted, it is the peer.
+        trusted, there is none.
         """
-        return self._forwarded(peer, metadata) or client_of(peer)
+        if caller.forwards_clients or (self._trusted and self._is_trusted(peer)):
+            return self._forwarded(metadata) or caller.name or client_of(peer)
+        return caller.name or client_of(peer)
 
-    def _forwarded(self, peer: str, metadata: Metadata) -> str | None:
-        if not self._trusted:
-            return None
+    def _is_trusted(self, peer: str) -> bool:
         sender = _address_of(peer)
-        if sender is None or not self._trusts(sender):
-            return None
+        return sender is not None and self._trusts(sender)
+
+    def _forwarded(self, metadata: Metadata) -> str | None:
         for element in _from_the_right(metadata):
             address = _address_in(element)
             if address is None:
@@ -56,6 +62,13 @@ class Clients:
         return any(
             number >> shift in prefixes for shift, prefixes in self._trusted.get(len(address), ())
         )
+
+
+def certificate_names(context: grpc.ServicerContext) -> list[str]:
+    """The URIs and then the DNS names in the certificate that the caller has shown, if any."""
+    found = context.auth_context()
+    names = (*found.get("peer_uri", ()), *found.get("peer_dns", ()))
+    return [name.decode("ascii", "replace") for name in names]
 
 
 def client_of(peer: str) -> str:

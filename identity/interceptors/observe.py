@@ -3,15 +3,17 @@
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import grpc
 import structlog
 
+from identity.callers import Caller
 from identity.calls import Call, current_call
-from identity.interceptors.clients import Clients
-from identity.interceptors.wrapping import Behavior, Continuation, Handler, wrap
+from identity.interceptors.clients import Clients, Metadata
+from identity.interceptors.wrapping import Behavior, Wrapping
+from identity.meters import Meters
 from identity.servicers.metadata import add_trailing
 from identity.servicers.status import REQUEST_ID, Refused, answer
 
@@ -20,50 +22,60 @@ _ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _log = structlog.get_logger()
 
 
-class ObserveInterceptor(grpc.ServerInterceptor):
+class ObserveInterceptor(Wrapping):
     """One line a call, with nothing from the request in it but a well-formed request id."""
 
-    def __init__(self, clients: Clients, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        identify: Callable[[grpc.ServicerContext], Caller],
+        meters: Meters,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`identify` tells who calls as far as the connection proves it."""
+        super().__init__()
         self._clients = clients
+        self._identify = identify
+        self._meters = meters
         self._clock = clock
 
-    def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
-        return wrap(continuation, handler_call_details, self._observed)
+    def around(self, behavior: Behavior, method: str) -> Behavior:
+        rpc = method.rpartition("/")[2]
 
-    def _observed(self, behavior: Behavior, details: grpc.HandlerCallDetails) -> Behavior:
-        rpc = details.method.rpartition("/")[2]
-
-        def observed(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401
+        def observed(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:  # noqa: ANN401
             started = self._clock()
-            client = self._clients.of(context.peer(), details.invocation_metadata or ())
-            call = Call(details.method, _request_id(details), client)
+            self._meters.call_started(method)
+            metadata = context.invocation_metadata() or ()
+            caller = self._identify(context)
+            client = self._clients.of(context.peer(), metadata, caller)
+            call = Call(method, _request_id(metadata), client, caller)
             token = current_call.set(call)
             add_trailing(context, (REQUEST_ID, call.request_id))
             code, reason = grpc.StatusCode.OK, ""
             try:
-                return answer(lambda: behavior(request, context), context, rpc)
+                return answer(lambda: behavior(requests, context), context, rpc)
             except Refused as refused:
                 code, reason = refused.code, refused.reason
                 raise
             finally:
                 current_call.reset(token)
+                seconds = self._clock() - started
+                self._meters.call_handled(method, code.name, reason, seconds)
                 _log.info(
                     "rpc",
-                    method=call.method,
+                    method=method,
                     code=code.name,
                     reason=reason,
-                    duration_ms=round((self._clock() - started) * 1000, 3),
-                    client=call.client,
+                    duration_ms=round(seconds * 1000, 3),
+                    client=client,
                     request_id=call.request_id,
                 )
 
         return observed
 
 
-def _request_id(details: grpc.HandlerCallDetails) -> str:
-    for key, value in details.invocation_metadata or ():
+def _request_id(metadata: Metadata) -> str:
+    for key, value in metadata:
         if key == REQUEST_ID and isinstance(value, str) and _ACCEPTED_ID.fullmatch(value):
             return value
     return str(uuid.uuid4())

@@ -21,6 +21,9 @@ _SERVICE_UNKNOWN: Final = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 # Each costs some memory. One client or load balancer holds one for a connection.
 MAXIMUM_WATCHERS: Final = 1000
 
+# For each kind of call, made as they are needed. One that sends no request keeps one for seconds.
+THREADS: Final = 16
+
 _Status: TypeAlias = Literal[1, 2, 3]  # the numbers above: the enum is no type
 # None ends the stream.
 _Send: TypeAlias = Callable[[health_pb2.HealthCheckResponse | None], None]
@@ -54,6 +57,9 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             return health_pb2.HealthCheckResponse()
         return health_pb2.HealthCheckResponse(status=self._status)
 
+    # Threads of their own: health is told also while all others are busy.
+    Check.experimental_thread_pool = ThreadPoolExecutor(THREADS, "check")  # type: ignore[attr-defined]
+
     def Watch(  # type: ignore[override]  # see below
         self,
         request: health_pb2.HealthCheckRequest,
@@ -76,7 +82,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 
     # How grpcio knows that Watch is given `send` and keeps no thread.
     Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
-    Watch.experimental_thread_pool = ThreadPoolExecutor(2, "watch")  # type: ignore[attr-defined]
+    Watch.experimental_thread_pool = ThreadPoolExecutor(THREADS, "watch")  # type: ignore[attr-defined]
 
     def report(self, *, is_serving: bool) -> None:
         """Changes the state of all services. Does not wait for those that watch."""

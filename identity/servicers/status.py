@@ -24,6 +24,7 @@ CODES: Final[dict[type[errors.IdentityError], grpc.StatusCode]] = {
     errors.UsernameTaken: grpc.StatusCode.ALREADY_EXISTS,
     errors.RequestIdReused: grpc.StatusCode.INVALID_ARGUMENT,
     errors.TokenError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.CallerNotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     errors.RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineTooShort: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -100,12 +101,19 @@ def _refuse(context: grpc.ServicerContext, error: errors.IdentityError) -> NoRet
             )
         )
     add_trailing(context, *added)
+    abort(context, code, error.sentence, error.reason)
+
+
+def abort(
+    context: grpc.ServicerContext, code: grpc.StatusCode, sentence: str, reason: str = ""
+) -> NoReturn:
+    """Ends the call with the status. Raises Refused with the reason, for the log."""
     # abort(), not set_code() and an empty message: only a reply of trailers alone lets clients'
     # retry policies work. It raises a bare Exception, which carries no reason for the log.
     try:
-        context.abort(code, error.sentence)
+        context.abort(code, sentence)
     finally:
-        raise Refused(code, error.reason)
+        raise Refused(code, reason)
 
 
 def _details(context: grpc.ServicerContext, error: errors.IdentityError) -> list[Message]:
