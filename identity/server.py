@@ -19,12 +19,12 @@ from identity.clock import SteadyClock
 from identity.config import ConfigurationError, Settings
 from identity.database import REVISIONS, Database, SharedClock, behind
 from identity.health import PROBE_TIMEOUT, DatabaseProbe
-from identity.interceptors import reading
 from identity.interceptors.callers import CallersInterceptor
 from identity.interceptors.clients import Clients, certificate_names
 from identity.interceptors.observe import ObserveInterceptor
+from identity.interceptors.patience import Lookout, Patience
 from identity.interceptors.ratelimit import RateLimitInterceptor
-from identity.interceptors.reading import Patience, ReadingInterceptor
+from identity.interceptors.reading import ReadingInterceptor
 from identity.mail.deliverer import Deliverer
 from identity.mail.outbox import Outbox
 from identity.mail.sender import Sender
@@ -132,7 +132,12 @@ class Service:
             Database(settings.database_url, connections=1, statement_timeout=PROBE_TIMEOUT),
             self._health.report,
         )
-        self._patience = Patience(reading.PATIENCE)
+        # Requests are small and mostly come with the headers. Where more than a few keep us
+        # waiting, the threads are wanted for others.
+        calls = Patience(5.0, crowd=LIGHT_THREADS // 2, seconds_in_a_crowd=1.0)
+        probes = Patience(5.0, crowd=4, seconds_in_a_crowd=0.2)
+        reflections = Patience(60.0, crowd=2, seconds_in_a_crowd=1.0)
+        self._lookout = Lookout(calls, probes, reflections)
         self._server = grpc.server(
             ThreadPoolExecutor(
                 self._hasher.admitted_at_most + LIGHT_THREADS, thread_name_prefix="rpc"
@@ -143,7 +148,7 @@ class Service:
                     _limits(settings, lambda _name, limit: MemoryStore(limit), rates_of_callers)
                 ),
                 CallersInterceptor(),
-                ReadingInterceptor(self._patience),
+                ReadingInterceptor(calls, probes),
             ],
             options=(
                 ("grpc.max_receive_message_length", MAXIMUM_REQUEST),
@@ -161,7 +166,7 @@ class Service:
         if settings.reflection:
             from identity.servicers import reflection  # noqa: PLC0415 - only when wanted
 
-            reflection.add_reflection(self._server, (*_SERVICES, health.SERVICE_NAME))
+            reflection.add_reflection(self._server, (*_SERVICES, health.SERVICE_NAME), reflections)
         self.endpoint = _bind(self._server, settings)
 
     def _wake(self) -> None:
@@ -169,7 +174,7 @@ class Service:
 
     def start(self) -> None:
         """Begins to answer calls and to deliver mails."""
-        self._patience.start()
+        self._lookout.start()
         self._server.start()
         self._worker.start()
         self._health.report(is_serving=True)
@@ -180,7 +185,7 @@ class Service:
         self._probe.stop()
         self._health.close()
         self._server.stop(GRACE).wait(GRACE + 1)
-        self._patience.stop()
+        self._lookout.stop()
         self._hasher.close()
         self._worker.stop(GRACE_FOR_MAIL)
         self._database.close()

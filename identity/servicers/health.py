@@ -22,7 +22,7 @@ _SERVICE_UNKNOWN: Final = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 MAXIMUM_WATCHERS: Final = 1000
 
 # For each kind of call, made as they are needed. One that sends no request keeps one for seconds.
-THREADS: Final = 16
+THREADS: Final = 64
 
 _Status: TypeAlias = Literal[1, 2, 3]  # the numbers above: the enum is no type
 # None ends the stream.

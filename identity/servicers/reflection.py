@@ -10,20 +10,18 @@ import grpc
 from google.rpc import error_details_pb2  # noqa: F401
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from identity.interceptors.reading import Patience
+from identity.interceptors.patience import Patience
 
 # A stream keeps a thread for as long as its client likes: these, and none of those for calls.
 THREADS: Final = 4
-LONGEST_STREAM: Final = 60.0  # seconds; grpcurl takes milliseconds
 
 
 class ReflectionServicer(reflection.ReflectionServicer):
     """grpcio-reflection's own, with an end to every stream."""
 
-    def __init__(self, services: Sequence[str]) -> None:
+    def __init__(self, services: Sequence[str], patience: Patience) -> None:
         super().__init__(service_names=(*services, reflection.SERVICE_NAME))
-        self._patience = Patience(LONGEST_STREAM)
-        self._patience.start()
+        self._patience = patience
 
     def ServerReflectionInfo(  # type: ignore[override]  # never run by grpc.aio
         self, request_iterator: Iterator[Any], context: grpc.ServicerContext
@@ -37,7 +35,7 @@ class ReflectionServicer(reflection.ReflectionServicer):
     )
 
 
-def add_reflection(server: grpc.Server, services: Sequence[str]) -> None:
+def add_reflection(server: grpc.Server, services: Sequence[str], patience: Patience) -> None:
     """Serves reflection of the services, and of itself."""
-    servicer = ReflectionServicer(services)
+    servicer = ReflectionServicer(services, patience)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
