@@ -9,6 +9,8 @@ IdentityError
 │   ├── TokenInvalid     not a token of ours
 │   ├── TokenUsed        its user is verified already
 │   └── TokenExpired     past its life, or its registration is gone
+├── UserNotFound         nobody is registered by that id or address
+├── CallerNotAllowed     the method is not for this caller
 ├── RateLimited          too many calls
 ├── Overloaded           no room for another password hash before the deadline
 ├── DeadlineTooShort     too little time left to do it
@@ -87,6 +89,16 @@ class TokenUsed(TokenError):
 
 class TokenExpired(TokenError):
     reason = "TOKEN_EXPIRED"
+
+
+class UserNotFound(IdentityError):
+    reason = "USER_NOT_FOUND"
+    sentence = "There is no such user."
+
+
+class CallerNotAllowed(IdentityError):
+    reason = "CALLER_NOT_ALLOWED"
+    sentence = "This caller may not call this method."
 
 
 class RateLimited(IdentityError):
