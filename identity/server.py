@@ -29,13 +29,15 @@ from identity.ratelimit.memory import MemoryStore
 from identity.ratelimit.window import Limit
 from identity.security.passwords import PasswordHasher
 from identity.security.tokens import TokenSigner
+from identity.servicers.delivery import DeliveryServicer
 from identity.servicers.health import HealthServicer
 from identity.servicers.identity import IdentityServicer
 from identity.services.cleanup import Cleanup
+from identity.services.delivery import DeliveryStatusService
 from identity.services.registration import RegistrationService
 from identity.services.resend import ResendService
 from identity.services.verification import VerificationIssuer, VerificationService
-from identity.v1 import identity_pb2, identity_pb2_grpc
+from identity.v1 import delivery_pb2, delivery_pb2_grpc, identity_pb2, identity_pb2_grpc
 from identity.values import Endpoint
 from identity.worker import Worker
 
@@ -46,7 +48,10 @@ LIGHT_THREADS: Final = 16
 GRACE: Final = 5.0  # seconds for calls that have begun, and one more to cancel the others
 GRACE_FOR_MAIL: Final = 1.5  # seconds for the mail at hand
 
-_SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
+_SERVICES: Final = tuple(
+    proto.DESCRIPTOR.services_by_name[name].full_name
+    for proto, name in ((delivery_pb2, "DeliveryService"), (identity_pb2, "IdentityService"))
+)
 
 _log = structlog.get_logger()
 
@@ -95,7 +100,7 @@ class Service:
         limit = Limit.per_seconds(
             settings.rate_limit.calls, settings.rate_limit.period.total_seconds()
         )
-        self._health = HealthServicer(("", _SERVICE))
+        self._health = HealthServicer(("", *_SERVICES))
         self._probe = DatabaseProbe(
             Database(settings.database_url, connections=1, statement_timeout=PROBE_TIMEOUT),
             self._health.report,
@@ -115,6 +120,9 @@ class Service:
             ),
         )
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, self._server)
+        delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(
+            DeliveryServicer(DeliveryStatusService(self._database, time=time)), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
             _add_reflection(self._server)
@@ -223,7 +231,7 @@ def _add_reflection(server: grpc.Server) -> None:
     from grpc_reflection.v1alpha import reflection  # noqa: PLC0415
 
     reflection.enable_server_reflection(
-        (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
 
 
