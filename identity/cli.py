@@ -92,7 +92,7 @@ def _serve(settings: config.Settings) -> int:
     os.environ["GRPC_VERBOSITY"] = "INFO" if has_tls else "NONE"
     from identity import grpc_log, logs  # noqa: PLC0415 - `migrate` and `--help` start without the server
     from identity.meters import Meters  # noqa: PLC0415
-    from identity.server import Service, StartError  # noqa: PLC0415
+    from identity.server import Service  # noqa: PLC0415
 
     meters = Meters()
     logs.configure(
@@ -103,7 +103,7 @@ def _serve(settings: config.Settings) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL)
     try:
         service = Service(settings, meters=meters)
-    except StartError as error:
+    except config.StartError as error:
         return _fail(str(error), EXIT_FAILED)
     service.start()
     try:

@@ -9,6 +9,7 @@ IdentityError
 │   ├── TokenInvalid     not a token of ours
 │   ├── TokenUsed        its user is verified already
 │   └── TokenExpired     past its life, or its registration is gone
+├── UserNotFound         nobody is registered by that id or address
 ├── CallerNotAllowed     the method is not among those of its caller
 ├── RateLimited          too many calls
 ├── Overloaded           no room for another password hash before the deadline
@@ -88,6 +89,11 @@ class TokenUsed(TokenError):
 
 class TokenExpired(TokenError):
     reason = "TOKEN_EXPIRED"
+
+
+class UserNotFound(IdentityError):
+    reason = "USER_NOT_FOUND"
+    sentence = "There is no such user."
 
 
 class CallerNotAllowed(IdentityError):

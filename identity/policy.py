@@ -10,10 +10,11 @@ from typing import Final
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from identity.v1 import identity_pb2
+from identity.v1 import delivery_pb2, identity_pb2
 
 SERVICES: Final[tuple[ServiceDescriptor, ...]] = (
     identity_pb2.DESCRIPTOR.services_by_name["IdentityService"],
+    delivery_pb2.DESCRIPTOR.services_by_name["DeliveryService"],
 )
 
 # The limit that IDENTITY_RATE_LIMIT sets. RPCs of one limit are counted together.
@@ -36,6 +37,8 @@ RULES: Final = {
     "/identity.v1.IdentityService/Register": Rule(GENERAL, is_open=True),
     "/identity.v1.IdentityService/VerifyEmail": Rule(GENERAL, is_open=True),
     "/identity.v1.IdentityService/ResendVerification": Rule(GENERAL, is_open=True),
+    # Tells who is registered.
+    "/identity.v1.DeliveryService/GetDeliveryStatus": Rule(GENERAL, is_open=False),
 }
 
 OPEN: Final = frozenset(method for method, rule in RULES.items() if rule.is_open)

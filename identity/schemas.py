@@ -113,12 +113,18 @@ def _password(value: SecretStr) -> SecretStr:
     return SecretStr(password)
 
 
-def _request_id(value: str) -> UUID | None:
-    if not value:
-        return None
+def _uuid(value: str, field: str) -> UUID:
     if not _UUID.fullmatch(value):
-        raise BrokenRules([("MALFORMED", "request_id must be a UUID of 36 characters")])
+        raise BrokenRules([("MALFORMED", f"{field} must be a UUID of 36 characters")])
     return UUID(value)
+
+
+def _request_id(value: str) -> UUID | None:
+    return _uuid(value, "request_id") if value else None
+
+
+def _user_id(value: str) -> str:
+    return str(_uuid(value, "user_id"))
 
 
 class _Incoming(BaseModel):
@@ -144,6 +150,16 @@ class Resend(_Incoming):
     """A request for another mail. email: lower case, ASCII."""
 
     email: Annotated[str, AfterValidator(_email)]
+
+
+class UserReference(_Incoming):
+    """Names one user, by one of the two; the other is None.
+
+    user_id: a UUID in lower case. email: lower case, ASCII.
+    """
+
+    user_id: Annotated[str, AfterValidator(_user_id)] | None = None
+    email: Annotated[str, AfterValidator(_email)] | None = None
 
 
 class Registration(_Incoming):

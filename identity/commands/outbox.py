@@ -11,7 +11,8 @@ from sqlalchemy.engine import URL
 
 from identity.commands import outbox_views as views
 from identity.database import Database, behind
-from identity.mail.administration import BATCH, Changes, Obstacle, OutboxAdministration, State
+from identity.mail.administration import BATCH, Changes, Obstacle, OutboxAdministration
+from identity.mail.standing import State
 
 EXIT_DONE: Final = 0
 EXIT_REFUSED: Final = 1

@@ -77,7 +77,7 @@ def mail_fields(mail: QueuedMail, now: datetime, *, in_full: bool) -> Json:
         "state": mail.state.value,
         "created_at": moment(mail.created_at),
         "attempts": mail.attempts,
-        "next_try_at": None if claimed else moment(mail.due_at),
+        "next_try_at": moment(mail.next_try_at(now)),
         "claimed_until": moment(mail.due_at) if claimed else None,
         "claimed_by": mail.claimed_by if claimed else None,
         "sent_at": moment(mail.sent_at),

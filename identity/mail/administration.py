@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Select, Update, and_, func, or_, select, update
 
 from identity.database import Database
+from identity.mail.standing import MailStanding, State, standings
 from identity.models import OutboxMail, OutboxPause, User, Verification
 
 BATCH: Final = 500  # mails changed in one transaction: a few ms, which no deliverer notices
@@ -20,14 +21,6 @@ DROPPED: Final = "dropped by operator"
 SENT_SINCE: Final = timedelta(hours=24)
 # Reasons are protocol codes and names of exceptions: there are never many.
 MOST_ERRORS: Final = 50
-
-
-class State(StrEnum):
-    """How a mail stands."""
-
-    QUEUED = "queued"
-    DEAD = "dead"
-    SENT = "sent"
 
 
 class Obstacle(StrEnum):
@@ -43,33 +36,14 @@ class Obstacle(StrEnum):
     CHANGED = "changed_meanwhile"
 
 
-@dataclass(frozen=True)
-class QueuedMail:
-    """One row of the outbox with whom it is for. No token and no token's id is in it."""
+@dataclass(frozen=True, kw_only=True)
+class QueuedMail(MailStanding):
+    """How a mail stands, with whom it is for. No token and no token's id is in it."""
 
-    id: str
     user_id: str
     username: str
     is_email_verified: bool
     email: str
-    created_at: datetime
-    due_at: datetime | None
-    claimed_by: str | None
-    attempts: int
-    last_error: str | None
-    sent_at: datetime | None
-    dead_at: datetime | None
-    token_expires_at: datetime | None  # None once the verification is gone
-
-    @property
-    def state(self) -> State:
-        if self.sent_at is not None:
-            return State.SENT
-        return State.QUEUED if self.dead_at is None else State.DEAD
-
-    def is_claimed(self, now: datetime) -> bool:
-        """Whether a deliverer holds it; `due_at` is the end of its lease then."""
-        return self.claimed_by is not None and self.due_at is not None and self.due_at > now
 
 
 @dataclass
@@ -253,23 +227,14 @@ class OutboxAdministration:
 
 def _mails() -> Select[*tuple[Any, ...]]:
     return (
-        select(
-            OutboxMail.id,
+        standings()
+        .add_columns(
             OutboxMail.user_id,
             User.username,
             User.is_email_verified,
             func.coalesce(Verification.email, User.email).label("email"),
-            OutboxMail.created_at,
-            OutboxMail.due_at,
-            OutboxMail.claimed_by,
-            OutboxMail.attempts,
-            OutboxMail.last_error,
-            OutboxMail.sent_at,
-            OutboxMail.dead_at,
-            Verification.expires_at.label("token_expires_at"),
         )
         .join(User, User.id == OutboxMail.user_id)
-        .outerjoin(Verification, Verification.id == OutboxMail.verification_id)
     )
 
 

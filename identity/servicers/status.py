@@ -24,6 +24,7 @@ CODES: Final[dict[type[errors.IdentityError], grpc.StatusCode]] = {
     errors.UsernameTaken: grpc.StatusCode.ALREADY_EXISTS,
     errors.RequestIdReused: grpc.StatusCode.INVALID_ARGUMENT,
     errors.TokenError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UserNotFound: grpc.StatusCode.NOT_FOUND,
     errors.CallerNotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     errors.RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

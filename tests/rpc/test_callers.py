@@ -1,9 +1,7 @@
 """Who may call what, on a real server with real certificates."""
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -13,10 +11,13 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from identity import policy
 from identity.v1.identity_pb2_grpc import IdentityServiceStub
-from tests.certificates import Authority, Issued, dns, uri
+from tests.certificates import Authority, dns, uri
 from tests.refusals import Refusal, decode, refused
 from tests.requests import registration, verification
-from tests.rpc.conftest import Running, Serve
+from tests.rpc.conftest import Serve
+from tests.rpc.secured import ListCallers, authority, channel, list_callers, secured
+
+__all__ = ["authority", "list_callers", "secured"]
 
 SIGNUP = "spiffe://example.com/signup"
 SUPPORT = "support.example.com"
@@ -45,35 +46,10 @@ def database_url(request: pytest.FixtureRequest) -> Any:  # noqa: ANN401
     return request.getfixturevalue(f"{request.param}_url")
 
 
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    return Authority.create()
-
-
 @pytest.fixture
-def secured(serve: Serve, authority: Authority, tmp_path: Path) -> Serve:
-    """Starts a service that demands certificates of the authority."""
-    chain, key = authority.server().write(tmp_path, "server")
-    ca, _ = authority.write(tmp_path, "authority")
-    settings = {"TLS_CERT": str(chain), "TLS_KEY": str(key), "TLS_CLIENT_CA": str(ca)}
-    return lambda **more: serve(**settings, **more)
-
-
-@pytest.fixture
-def listed(secured: Serve, tmp_path: Path) -> Serve:
-    """The same, with callers that are named."""
-    path = tmp_path / "callers.toml"
-    path.write_text(CALLERS)
-    return lambda **more: secured(CALLERS_FILE=str(path), **more)
-
-
-@contextmanager
-def channel(running: Running, authority: Authority, shown: Issued) -> Iterator[grpc.Channel]:
-    credentials = grpc.ssl_channel_credentials(authority.pem, shown.key_pem, shown.pem)
-    # Channels share connections, whatever certificates they show, unless told otherwise.
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    with grpc.secure_channel(str(running.service.endpoint), credentials, options) as opened:
-        yield opened
+def listed(list_callers: ListCallers) -> Serve:
+    """Starts a service with callers that are named."""
+    return list_callers(CALLERS)
 
 
 def call(opened: grpc.Channel, method: str, **options: Any) -> Refusal:  # noqa: ANN401

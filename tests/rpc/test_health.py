@@ -11,7 +11,7 @@ from tests.refusals import refused
 from tests.requests import verification
 from tests.rpc.conftest import Serve
 
-SERVICES = ("", "identity.v1.IdentityService")
+SERVICES = ("", "identity.v1.IdentityService", "identity.v1.DeliveryService")
 PATIENCE = 30  # seconds
 
 

@@ -109,5 +109,6 @@ def test_the_server_says_what_it_reflects_itself(serve: Serve) -> None:
     assert {service.name for service in answer.list_services_response.service} >= {
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
+        "identity.v1.DeliveryService",
         "identity.v1.IdentityService",
     }

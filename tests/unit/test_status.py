@@ -132,6 +132,12 @@ TABLE = [
         for rpc in ("Register", "VerifyEmail")
         for error, code, reason, sentence in (
             (
+                errors.CallerNotAllowed(),
+                grpc.StatusCode.PERMISSION_DENIED,
+                "CALLER_NOT_ALLOWED",
+                "This caller may not call this method.",
+            ),
+            (
                 errors.RateLimited(retry_after_ns=1, limit="100 calls in any 60 seconds"),
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 "RATE_LIMITED",
