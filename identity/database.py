@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
-from sqlalchemy import Connection, Engine, exc, func, inspect, select, text
+from sqlalchemy import Connection, Engine, event, exc, func, inspect, select, text
 from sqlalchemy.engine import URL
 
 from identity import sqlite
 from identity.clock import utc_now
 from identity.errors import Conflict, DatabaseUnavailable
+from identity.meters import SILENT, Meters
 
 # Every revision of the schema, oldest first. A constant, so that `serve` starts without Alembic
 # (0.4 s); a test holds it to migrations/versions.
@@ -41,6 +42,7 @@ class Database:
         *,
         connections: int = 20,
         statement_timeout: float | None = STATEMENT_TIMEOUT,
+        meters: Meters = SILENT,
     ) -> None:
         """Opens nothing yet; at most `connections` are ever open.
 
@@ -54,6 +56,8 @@ class Database:
             self.engine: Engine = postgres_engine(url, statement_timeout, **pool)
         else:
             self.engine = sqlite.sqlite_engine(url, **pool)
+        event.listen(self.engine, "checkout", lambda *_: meters.connection_taken())
+        event.listen(self.engine, "checkin", lambda *_: meters.connection_returned())
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from enum import StrEnum
+from typing import Final
 
 
 class DeliveryResult(StrEnum):
@@ -44,5 +45,14 @@ class Meters:
     def limit_store_changed(self, *, is_reachable: bool) -> None:
         """Whether the shared windows count, or, while they are out of reach, local ones."""
 
+    def connection_taken(self) -> None:
+        """A connection of the database's pool is in use."""
+
+    def connection_returned(self) -> None:
+        """It is not any more."""
+
     def handshake_refused(self, reason: str) -> None:
         """A connection ended in its TLS handshake; `reason` is one of HANDSHAKE_REASONS."""
+
+
+SILENT: Final = Meters()

@@ -18,7 +18,7 @@ from identity.mail.configured import configured_sender
 from identity.mail.deliverer import Deliverer
 from identity.mail.outbox import Outbox
 from identity.mail.templates import Templates
-from identity.meters import Meters
+from identity.meters import SILENT, Meters
 from identity.ratelimit.memory import MemoryStore
 from identity.security.passwords import PasswordHasher
 from identity.security.tokens import TokenSigner
@@ -50,22 +50,21 @@ class Service:
         self,
         settings: Settings,
         now: Callable[[], datetime] | None = None,
-        meters: Meters | None = None,
+        meters: Meters = SILENT,
     ) -> None:
         """Wires the parts; nothing runs yet. `now` takes the place of every clock.
 
         Raises ConfigurationError, StartError or DatabaseUnavailable.
         """
-        meters = meters or Meters()
         if settings.is_embedded:
             embedded.make_directory()
         cores = _cores()
         signer = TokenSigner(_signing_keys(settings))
         # As many connections as threads may want one at once: light calls, Registers as they come
         # from their hash, and the worker.
-        self._database = _open_database(settings, LIGHT_THREADS + cores + 1)
+        self._database = _open_database(settings, LIGHT_THREADS + cores + 1, meters)
         time, now = _clocks(self._database, now)
-        self._hasher = PasswordHasher(settings.bcrypt_cost, cores)
+        self._hasher = PasswordHasher(settings.bcrypt_cost, cores, meters=meters)
         issuer = VerificationIssuer(signer, settings.verification_ttl, time=time)
         resends = ResendService(self._database, issuer, now=now)
         deliverer = Deliverer(
@@ -75,6 +74,7 @@ class Service:
             Templates(settings.email_from, settings.verification_url),
             signer,
             now=now,
+            meters=meters,
         )
         self._worker = Worker(
             [resends.carry_out, deliverer.deliver_due, Cleanup(self._database, now=now).run]
@@ -83,7 +83,7 @@ class Service:
             RegistrationService(
                 self._database, self._hasher, issuer, now=now, mail_queued=self._worker.wake
             ),
-            VerificationService(self._database, signer, now=now),
+            VerificationService(self._database, signer, now=now, meters=meters),
             resends,
         )
         delivery = DeliveryServicer(DeliveryStatusService(self._database, time=time))
@@ -108,6 +108,10 @@ class Service:
             services = (*_SERVICES, health.SERVICE_NAME)
             add_reflection(server, services, self._transport.patience_with_reflection)
         self.endpoint = self._transport.bind()
+
+    def is_serving(self) -> bool:
+        """Whether calls are answered: the database answers, and the service is not stopping."""
+        return self._health.is_serving
 
     def start(self) -> None:
         """Begins to answer calls and to deliver mails."""
@@ -137,8 +141,8 @@ def _signing_keys(settings: Settings) -> tuple[str, ...]:
     return embedded.keys()
 
 
-def _open_database(settings: Settings, connections: int) -> Database:
-    database = Database(settings.database_url, connections=connections)
+def _open_database(settings: Settings, connections: int, meters: Meters) -> Database:
+    database = Database(settings.database_url, connections=connections, meters=meters)
     revision = database.revision()
     if revision == REVISIONS[-1]:
         return database

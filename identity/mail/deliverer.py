@@ -15,6 +15,7 @@ from identity.mail.sender import (
     TemporaryFailure,
 )
 from identity.mail.templates import Templates, VerificationMail
+from identity.meters import SILENT, DeliveryResult, Meters
 from identity.security.tokens import TokenSigner
 from identity.tracebacks import describe
 
@@ -52,6 +53,7 @@ class Deliverer:
         signer: TokenSigner,
         *,
         now: Callable[[], datetime],
+        meters: Meters = SILENT,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._outbox = outbox
@@ -59,6 +61,7 @@ class Deliverer:
         self._templates = templates
         self._signer = signer
         self._now = now
+        self._meters = meters
         self._uniform = uniform
         # Ids of mails that were accepted while the database could not be told.
         self._untold: list[str] = []
@@ -115,6 +118,7 @@ class Deliverer:
             self._retry(mail, type(error).__name__)
             return False
         else:
+            self._meters.delivery_tried(DeliveryResult.SENT)
             self._untold.append(mail.outbox_id)
             self._note_accepted()
         return True
@@ -138,6 +142,7 @@ class Deliverer:
         return Mail(mail.outbox_id, mail.email, message)
 
     def _retry(self, mail: QueuedVerification, reason: str) -> None:
+        self._meters.delivery_tried(DeliveryResult.DELAYED)
         delay = retry_delay(mail.attempts + 1, self._uniform)
         held = self._outbox.retry(mail, reason, delay)
         _log.warning(
@@ -150,11 +155,13 @@ class Deliverer:
         )
 
     def _bury(self, mail: QueuedVerification, reason: str) -> None:
+        self._meters.delivery_tried(DeliveryResult.DEAD)
         held = self._outbox.bury(mail.outbox_id, reason)
         _log.warning("mail_dead", outbox_id=mail.outbox_id, reason=reason, lease_held=held)
 
     def _pause(self, mail: QueuedVerification, reason: str) -> None:
         """Nothing is wrong with the mail: it goes back untried, and no attempt is burned."""
+        self._meters.delivery_tried(DeliveryResult.PAUSED)
         self._outbox.release(mail.outbox_id)
         if self._outbox.pause(reason):
             _log.error("outbox_paused", reason=reason)

@@ -18,7 +18,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ import bcrypt
 
 from identity.deadlines import Deadline
 from identity.errors import DeadlineTooShort, Overloaded
+from identity.meters import SILENT, Meters
 
 BCRYPT_MAXIMUM_BYTES = 72
 
@@ -95,11 +96,18 @@ class PasswordHasher:
     deadline is refused before any work.
     """
 
-    def __init__(self, cost: int, cores: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        cost: int,
+        cores: int,
+        clock: Callable[[], float] = time.monotonic,
+        meters: Meters = SILENT,
+    ) -> None:
         self.admitted_at_most = ADMITTED_PER_CORE * cores
         self._cost = cost
         self._cores = cores
         self._clock = clock
+        self._meters = meters
         self._lock = threading.Lock()
         self._admitted = 0
         self._recent = self._fastest = _SECONDS_AT_COST_12 * 2.0 ** (cost - 12)  # seconds a hash
@@ -123,13 +131,15 @@ class PasswordHasher:
 
     def _run(self, deadline: Deadline, work: Callable[[], T]) -> T:
         self._admit(deadline)
+        self._meters.hash_waits()
         try:
-            future = self._pool.submit(self._timed, work, deadline)
+            future = self._pool.submit(self._timed, work, deadline, self._clock())
         except RuntimeError:  # the pool is closed: the service stops
+            self._meters.hash_given_up()
             self._release()
             raise Overloaded(retry_after=self._recent) from None
         # When it is done, not when nobody waits any more: a thread that works is not free.
-        future.add_done_callback(lambda _: self._release())
+        future.add_done_callback(self._done)
         try:
             # The admission is an estimate: the deadline ends the wait all the same.
             timeout = deadline.remaining()
@@ -139,6 +149,11 @@ class PasswordHasher:
             raise DeadlineTooShort from None
         except CancelledError:  # by close()
             raise Overloaded(retry_after=self._recent) from None
+
+    def _done(self, future: Future[T]) -> None:
+        if future.cancelled():
+            self._meters.hash_given_up()
+        self._release()
 
     def _release(self) -> None:
         with self._lock:
@@ -157,9 +172,10 @@ class PasswordHasher:
                     raise Overloaded(retry_after=max(self._recent, wait / 2))
             self._admitted += 1
 
-    def _timed(self, work: Callable[[], T], deadline: Deadline) -> T:
-        deadline.check()  # the caller may have gone while this waited
+    def _timed(self, work: Callable[[], T], deadline: Deadline, admitted: float) -> T:
         started = self._clock()
+        self._meters.hash_begins(started - admitted)
+        deadline.check()  # the caller may have gone while this waited
         result = work()
         took = self._clock() - started
         with self._lock:

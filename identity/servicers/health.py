@@ -84,6 +84,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
     Watch.experimental_thread_pool = ThreadPoolExecutor(THREADS, "watch")  # type: ignore[attr-defined]
 
+    @property
+    def is_serving(self) -> bool:
+        return self._status == _SERVING
+
     def report(self, *, is_serving: bool) -> None:
         """Changes the state of all services. Does not wait for those that watch."""
         with self._lock:

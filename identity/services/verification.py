@@ -8,8 +8,9 @@ from sqlalchemy import Connection, insert, select, update
 
 from identity.database import Database, SharedClock
 from identity.deadlines import Deadline
-from identity.errors import TokenExpired, TokenUsed
+from identity.errors import TokenError, TokenExpired, TokenUsed
 from identity.mail.outbox import enqueue
+from identity.meters import SILENT, Meters
 from identity.models import User, Verification
 from identity.security.tokens import TokenSigner
 
@@ -66,11 +67,17 @@ class VerificationService:
     """Redeems tokens."""
 
     def __init__(
-        self, database: Database, signer: TokenSigner, *, now: Callable[[], datetime]
+        self,
+        database: Database,
+        signer: TokenSigner,
+        *,
+        now: Callable[[], datetime],
+        meters: Meters = SILENT,
     ) -> None:
         self._database = database
         self._signer = signer
         self._now = now
+        self._meters = meters
 
     def verify(self, token: str, deadline: Deadline) -> VerifiedUser:
         """Marks the token's user as verified, which uses up all tokens of that user.
@@ -95,14 +102,19 @@ class VerificationService:
                     User.email == address.scalar_subquery(),
                 )
                 .values(is_email_verified=True, held_until=None, updated_at=now)
-                .returning(User.id, User.username, User.email)
+                .returning(User.id, User.username, User.email, User.created_at)
             ).one_or_none()
-            if verified is not None:
-                deadline.check()  # the last moment at which nothing has happened yet
-                return VerifiedUser(verified.id, verified.username, verified.email)
-            used = connection.scalar(
-                select(User.is_email_verified)
-                .join(Verification, Verification.user_id == User.id)
-                .where(Verification.id == token_id)
-            )
-        raise TokenUsed if used else TokenExpired
+            if verified is None:
+                raise self._why_not(connection, token_id)
+            deadline.check()  # the last moment at which nothing has happened yet
+        self._meters.verified(now - verified.created_at)
+        return VerifiedUser(verified.id, verified.username, verified.email)
+
+    @staticmethod
+    def _why_not(connection: Connection, token_id: bytes) -> TokenError:
+        used = connection.scalar(
+            select(User.is_email_verified)
+            .join(Verification, Verification.user_id == User.id)
+            .where(Verification.id == token_id)
+        )
+        return TokenUsed() if used else TokenExpired()

@@ -1,0 +1,151 @@
+"""Metrics and probes over HTTP, on a port of their own, for the platform and nobody else.
+
+/metrics   everything that is counted, in Prometheus' text format
+/livez     200 while the process answers at all
+/readyz    200 while it serves: its database answers, and it is not stopping; else 503
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import socket
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from identity.config import StartError
+from identity.database import Database
+from identity.mail.depth import depth
+from identity.tracebacks import kind_of
+from identity.values import Endpoint
+
+REQUEST_TIMEOUT: Final = 5.0  # seconds for a client to send its request, and to take its answer
+MAXIMUM_REQUESTS: Final = 16  # at once; more are hung up on
+
+_TEXT: Final = "text/plain; charset=utf-8"
+
+_log = structlog.get_logger()
+
+
+class Exposition:
+    """The HTTP server."""
+
+    def __init__(
+        self, listen: Endpoint, registry: CollectorRegistry, is_serving: Callable[[], bool]
+    ) -> None:
+        """Takes the port. Raises StartError."""
+        answers = {
+            "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(registry)),
+            "/livez": lambda: (200, _TEXT, b"ok\n"),
+            "/readyz": lambda: (200, _TEXT, b"ok\n") if is_serving() else (503, _TEXT, b"no\n"),
+        }
+        handler = type("_Handler", (_Handler,), {"answers": answers})
+        try:
+            self._server = _Server((listen.host, listen.port), handler)
+        except OSError as error:
+            why = f"cannot listen on {listen}: {error.strerror}"
+            raise StartError(f"IDENTITY_METRICS_LISTEN: {why}") from None
+        self.endpoint: Final = Endpoint(listen.host, self._server.server_address[1])
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name="exposition", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+        _log.info("metrics_listening", endpoint=str(self.endpoint))
+
+    def stop(self) -> None:
+        """Answers nothing any more. Does not wait for answers under way."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+        self._server.server_close()
+
+
+class OutboxCollector(Collector):
+    """How deep the queue of mails is, looked up when it is asked for."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            found = depth(self._database)
+        except Exception as error:  # noqa: BLE001 - the other metrics are wanted all the same
+            _log.warning("outbox_not_readable", error=kind_of(error.__cause__ or error))
+            yield self._readable(0)
+            return
+        yield self._readable(1)
+        yield GaugeMetricFamily(
+            "identity_outbox_queued", "Mails that are still to be sent.", found.queued
+        )
+        yield GaugeMetricFamily(
+            "identity_outbox_delayed", "Of these, mails that failed at least once.", found.delayed
+        )
+        yield GaugeMetricFamily(
+            "identity_outbox_oldest_seconds",
+            "Age of the oldest mail that is still to be sent; 0 if there is none.",
+            found.oldest.total_seconds(),
+        )
+        yield GaugeMetricFamily(
+            "identity_outbox_paused",
+            "1 while no mail at all is accepted by the provider, 0 otherwise.",
+            int(found.is_paused),
+        )
+
+    @staticmethod
+    def _readable(value: int) -> Metric:
+        return GaugeMetricFamily(
+            "identity_outbox_readable",
+            "1 if the queue of mails could be looked at, 0 if not.",
+            value,
+        )
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: registering must not ask the database."""
+        yield from ()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = MAXIMUM_REQUESTS
+
+    def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - those of the base
+        self._room = threading.BoundedSemaphore(MAXIMUM_REQUESTS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: socket | tuple[bytes, socket], client_address: Any) -> None:  # noqa: ANN401
+        """A client that leaves is nobody's business."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    answers: dict[str, Callable[[], tuple[int, str, bytes]]]
+    timeout = REQUEST_TIMEOUT
+    server_version = "identity"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        answer = self.answers.get(self.path.partition("?")[0])
+        status, kind, body = answer() if answer else (404, _TEXT, b"not found\n")
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Probes come every few seconds: a line for each helps nobody."""
