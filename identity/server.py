@@ -25,7 +25,9 @@ from identity.mail.deliverer import Deliverer
 from identity.mail.outbox import Outbox
 from identity.mail.sender import Sender
 from identity.mail.templates import Templates
-from identity.ratelimit.memory import MemoryStore
+from identity.meters import Meters
+from identity.ratelimit.memory import MemoryWindows
+from identity.ratelimit.store import Windows
 from identity.ratelimit.window import Limit
 from identity.security.passwords import PasswordHasher
 from identity.security.tokens import TokenSigner
@@ -36,7 +38,7 @@ from identity.services.registration import RegistrationService
 from identity.services.resend import ResendService
 from identity.services.verification import VerificationIssuer, VerificationService
 from identity.v1 import identity_pb2, identity_pb2_grpc
-from identity.values import Endpoint
+from identity.values import Endpoint, valkey_server
 from identity.worker import Worker
 
 MAXIMUM_REQUEST = 64 * 1024  # bytes; the longest honest one is under 1 KiB
@@ -95,6 +97,7 @@ class Service:
         limit = Limit.per_seconds(
             settings.rate_limit.calls, settings.rate_limit.period.total_seconds()
         )
+        self._windows = _windows(settings, Meters())
         self._health = HealthServicer(("", _SERVICE))
         self._probe = DatabaseProbe(
             Database(settings.database_url, connections=1, statement_timeout=PROBE_TIMEOUT),
@@ -106,7 +109,7 @@ class Service:
             ),
             interceptors=[
                 ObserveInterceptor(Clients(settings.trusted_proxies)),
-                RateLimitInterceptor(MemoryStore(limit)),
+                RateLimitInterceptor(self._windows.window("default", limit)),
             ],
             options=(
                 ("grpc.max_receive_message_length", MAXIMUM_REQUEST),
@@ -125,6 +128,7 @@ class Service:
 
     def start(self) -> None:
         """Begins to answer calls and to deliver mails."""
+        self._windows.start()
         self._server.start()
         self._worker.start()
         self._health.report(is_serving=True)
@@ -135,6 +139,7 @@ class Service:
         self._probe.stop()
         self._health.close()
         self._server.stop(GRACE).wait(GRACE + 1)
+        self._windows.close()
         self._hasher.close()
         self._worker.stop(GRACE_FOR_MAIL)
         self._database.close()
@@ -176,6 +181,14 @@ def _clocks(
         return database.time, SteadyClock().now
     own = now or SteadyClock().now
     return lambda _connection: own(), own
+
+
+def _windows(settings: Settings, meters: Meters) -> Windows:
+    if settings.rate_limit_store == "memory://":
+        return MemoryWindows()
+    from identity.ratelimit.valkey import ValkeyWindows  # noqa: PLC0415
+
+    return ValkeyWindows(valkey_server(settings.rate_limit_store), meters)
 
 
 def _sender(settings: Settings) -> Sender:
