@@ -54,7 +54,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def _extra(error: ModuleNotFoundError) -> str:
-    return {"psycopg": "postgres", "boto3": "ses", "botocore": "ses"}.get(error.name or "", "...")
+    extras = {"psycopg": "postgres", "boto3": "ses", "botocore": "ses", "valkey": "valkey"}
+    return extras.get(error.name or "", "...")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,20 +6,15 @@
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import socket
 from typing import Any, Final
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from identity.config import StartError
-from identity.database import Database
-from identity.mail.depth import depth
-from identity.tracebacks import kind_of
 from identity.values import Endpoint
 
 REQUEST_TIMEOUT: Final = 5.0  # seconds for a client to send its request, and to take its answer
@@ -62,50 +57,6 @@ class Exposition:
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
-
-
-class OutboxCollector(Collector):
-    """How deep the queue of mails is, looked up when it is asked for."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def collect(self) -> Iterator[Metric]:
-        try:
-            found = depth(self._database)
-        except Exception as error:  # noqa: BLE001 - the other metrics are wanted all the same
-            _log.warning("outbox_not_readable", error=kind_of(error.__cause__ or error))
-            yield self._readable(0)
-            return
-        yield self._readable(1)
-        yield GaugeMetricFamily(
-            "identity_outbox_queued", "Mails that are still to be sent.", found.queued
-        )
-        yield GaugeMetricFamily(
-            "identity_outbox_delayed", "Of these, mails that failed at least once.", found.delayed
-        )
-        yield GaugeMetricFamily(
-            "identity_outbox_oldest_seconds",
-            "Age of the oldest mail that is still to be sent; 0 if there is none.",
-            found.oldest.total_seconds(),
-        )
-        yield GaugeMetricFamily(
-            "identity_outbox_paused",
-            "1 while no mail at all is accepted by the provider, 0 otherwise.",
-            int(found.is_paused),
-        )
-
-    @staticmethod
-    def _readable(value: int) -> Metric:
-        return GaugeMetricFamily(
-            "identity_outbox_readable",
-            "1 if the queue of mails could be looked at, 0 if not.",
-            value,
-        )
-
-    def describe(self) -> Iterator[Metric]:
-        """Nothing: registering must not ask the database."""
-        yield from ()
 
 
 class _Server(ThreadingHTTPServer):

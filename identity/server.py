@@ -19,7 +19,8 @@ from identity.mail.deliverer import Deliverer
 from identity.mail.outbox import Outbox
 from identity.mail.templates import Templates
 from identity.meters import SILENT, Meters
-from identity.ratelimit.memory import MemoryStore
+from identity.ratelimit.memory import MemoryWindows
+from identity.ratelimit.store import Windows
 from identity.security.passwords import PasswordHasher
 from identity.security.tokens import TokenSigner
 from identity.servicers.delivery import DeliveryServicer
@@ -32,6 +33,7 @@ from identity.services.resend import ResendService
 from identity.services.verification import VerificationIssuer, VerificationService
 from identity.transport import LIGHT_THREADS, Transport
 from identity.v1 import delivery_pb2_grpc, identity_pb2_grpc
+from identity.values import valkey_server
 from identity.worker import Worker
 
 # All that stopping takes must fit into the 10 s after which supervisors kill.
@@ -87,6 +89,7 @@ class Service:
             resends,
         )
         delivery = DeliveryServicer(DeliveryStatusService(self._database, time=time))
+        self._windows = _windows(settings, meters)
         self._health = HealthServicer(("", *_SERVICES))
         self._probe = DatabaseProbe(
             Database(settings.database_url, connections=1, statement_timeout=PROBE_TIMEOUT),
@@ -95,7 +98,7 @@ class Service:
         self._transport = Transport(
             settings,
             waiting_threads=self._hasher.admitted_at_most,
-            open_windows=lambda _name, limit: MemoryStore(limit),
+            windows=self._windows,
             meters=meters,
         )
         server = self._transport.server
@@ -115,6 +118,7 @@ class Service:
 
     def start(self) -> None:
         """Begins to answer calls and to deliver mails."""
+        self._windows.start()
         self._transport.start()
         self._worker.start()
         self._health.report(is_serving=True)
@@ -125,6 +129,7 @@ class Service:
         self._probe.stop()
         self._health.close()
         self._transport.stop(GRACE)
+        self._windows.close()
         self._hasher.close()
         self._worker.stop(GRACE_FOR_MAIL)
         self._database.close()
@@ -166,6 +171,14 @@ def _clocks(
         return database.time, SteadyClock().now
     own = now or SteadyClock().now
     return lambda _connection: own(), own
+
+
+def _windows(settings: Settings, meters: Meters) -> Windows:
+    if settings.rate_limit_store == "memory://":
+        return MemoryWindows()
+    from identity.ratelimit.valkey import ValkeyWindows  # noqa: PLC0415
+
+    return ValkeyWindows(valkey_server(settings.rate_limit_store), meters)
 
 
 def _cores() -> int:

@@ -16,7 +16,8 @@ from identity.interceptors.patience import Lookout, Patience
 from identity.interceptors.ratelimit import RateLimitInterceptor
 from identity.interceptors.reading import ReadingInterceptor
 from identity.meters import Meters
-from identity.ratelimit.limits import Limits, OpenWindows
+from identity.ratelimit.limits import Limits
+from identity.ratelimit.store import Windows
 from identity.ratelimit.window import Limit
 from identity.servicers.health import MAXIMUM_WATCHERS
 from identity.tls import certificate_files, server_credentials
@@ -61,7 +62,7 @@ class Transport:
         settings: Settings,
         *,
         waiting_threads: int,
-        open_windows: OpenWindows,
+        windows: Windows,
         meters: Meters,
     ) -> None:
         """`waiting_threads` may all wait for a hash. Raises ConfigurationError."""
@@ -74,7 +75,7 @@ class Transport:
         self.patience_with_reflection: Final = Patience(60.0, crowd=2, seconds_in_a_crowd=1.0)
         self._lookout = Lookout(calls, probes, self.patience_with_reflection)
         identify, rates_of_callers = _callers(settings)
-        limits = _limits(settings, open_windows, rates_of_callers)
+        limits = _limits(settings, windows, rates_of_callers)
         self.server: Final = grpc.server(
             ThreadPoolExecutor(waiting_threads + LIGHT_THREADS, thread_name_prefix="rpc"),
             interceptors=[
@@ -128,9 +129,7 @@ def _callers(
     return lambda context: known.identify(certificate_names(context)), known.rates()
 
 
-def _limits(
-    settings: Settings, open_windows: OpenWindows, rates_of_callers: Mapping[str, Rate]
-) -> Limits:
+def _limits(settings: Settings, windows: Windows, rates_of_callers: Mapping[str, Rate]) -> Limits:
     own = settings.rate_limits
     by_method = {}
     for method, rule in policy.RULES.items():
@@ -141,7 +140,7 @@ def _limits(
         known = ", ".join(sorted(method.rpartition("/")[2] for method in policy.RULES))
         raise ConfigurationError(f"IDENTITY_RATE_LIMITS: must name RPCs among {known}")
     by_caller = {name: _limit(rate) for name, rate in rates_of_callers.items()}
-    return Limits(open_windows, by_method, by_caller)
+    return Limits(windows, by_method, by_caller)
 
 
 def _limit(rate: Rate) -> Limit:

@@ -6,6 +6,7 @@ secret.
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from email.headerregistry import Address
 from email.utils import getaddresses
@@ -13,7 +14,7 @@ from html import escape
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -27,6 +28,7 @@ MAXIMUM_URL: Final = 900
 MAXIMUM_CALLS: Final = 100_000
 # Each address in a call's header is looked up once for every length of prefix among them.
 MAXIMUM_PROXIES: Final = 100
+DEFAULT_VALKEY_PORT: Final = 6379
 
 _NETWORK: Final = re.compile(r"[0-9A-Fa-f:.]+(/(0|[1-9][0-9]{0,2}))?")
 _RPC: Final = re.compile(r"[A-Z][A-Za-z]*", re.ASCII)
@@ -49,6 +51,18 @@ class Endpoint(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class ValkeyServer:
+    """Where rate limits are counted, and as whom."""
+
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    database: int = 0
+    has_tls: bool = False
 
 
 class Rate(NamedTuple):
@@ -136,17 +150,39 @@ def rates_by_rpc(value: Any) -> Mapping[str, Rate]:  # noqa: ANN401
 
 
 def rate_limit_store(value: Any) -> str:  # noqa: ANN401
-    if value == "memory://":
-        return str(value)
-    wrong = ValueError("must be memory://, valkey://HOST:PORT or valkeys://HOST:PORT")
+    if value != "memory://":
+        valkey_server(str(value))
+    return str(value)
+
+
+def valkey_server(url: str) -> ValkeyServer:
+    """The server of valkey://[USER:PASSWORD@]HOST[:PORT][/DATABASE]; valkeys:// is over TLS."""
+    wrong = ValueError(
+        "must be memory:// or valkey://[USER:PASSWORD@]HOST[:PORT][/DATABASE], valkeys:// for TLS, "
+        "the password percent-encoded"
+    )
     try:
-        parts = urlsplit(str(value))
-        has_place = bool(parts.hostname) and parts.port != 0
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
     except ValueError:  # it quotes what it took for the port
         raise wrong from None
-    if parts.scheme not in {"valkey", "valkeys"} or not has_place:
+    # Of options none is taken: among the client's own is one that switches verification off.
+    if parts.scheme not in {"valkey", "valkeys"} or not host or port == 0 or {"?", "#"} & {*url}:
         raise wrong
-    return str(value)
+    # urlsplit drops line ends and tabs without a word.
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise wrong
+    database = re.fullmatch(r"(?:/(\d{0,5}))?", parts.path)
+    if database is None or ("@" in parts.netloc and not parts.password):
+        raise wrong
+    return ValkeyServer(
+        host,
+        port or DEFAULT_VALKEY_PORT,
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        database=int(database[1] or 0),
+        has_tls=parts.scheme == "valkeys",
+    )
 
 
 def path(value: Any) -> Path:  # noqa: ANN401

@@ -6,16 +6,16 @@ A dashboard or an alert on a metric that nobody exposes is silent when it should
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Metric
-from sqlalchemy.engine import make_url
 
 from identity import policy
-from identity.database import Database
-from identity.exposition import OutboxCollector
-from identity.metrics import PrometheusMeters, registry_of_supervisor
+from identity.collectors import Workers, WorkersCollector, outbox_metrics, readable
+from identity.mail.depth import Depth
+from identity.metrics import PrometheusMeters
 
 ROOT: Final = Path(__file__).parent.parent
 PLACES: Final = ("README.md", "docs", "deploy")
@@ -31,12 +31,10 @@ def exposed() -> frozenset[str]:
     """Every name that a scrape of the service can have."""
     registry = CollectorRegistry()
     PrometheusMeters(registry, policy.RULES)
-    outbox = OutboxCollector(Database(make_url("sqlite:///file:none?mode=memory&uri=true")))
-    return frozenset(
-        name
-        for metric in (*registry.collect(), *outbox.families(), *registry_of_supervisor())
-        for name in _names(metric)
-    )
+    registry.register(WorkersCollector(lambda: Workers(0, 0, 0)))
+    outbox = outbox_metrics(Depth(0, 0, timedelta(), is_paused=False))
+    found = (*registry.collect(), *outbox, readable(1))
+    return frozenset(name for metric in found for name in _names(metric))
 
 
 def _names(metric: Metric) -> Iterator[str]:

@@ -1,9 +1,10 @@
-"""Real databases, each test with one of its own, made from the real migrations."""
+"""Real databases, each test with one of its own, made from the real migrations; a real Valkey."""
 
 import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -14,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from identity import migrate
 from identity.database import Database
 from tests.fakes import FakeClock
+from tests.valkey import Valkey
 
 _numbers = itertools.count()
 
@@ -98,6 +100,20 @@ def database(database_url: URL) -> Iterator[Database]:
     opened = Database(database_url)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def _valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with Valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey(_valkey: Valkey) -> Valkey:
+    """An empty valkey-server, not to be harmed: all tests share it."""
+    with closing(_valkey.client()) as client:
+        client.flushall()
+    return _valkey
 
 
 @pytest.fixture

@@ -26,17 +26,17 @@ class RateLimitInterceptor(Wrapping):
     def around(self, behavior: Behavior, method: str) -> Behavior:
         def limited(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:  # noqa: ANN401
             call = current_call.get()
-            windows = self._limits.windows(method, call.client, call.caller.name)
-            decision = windows.hit(call.client)
+            store = self._limits.store(method, call.client, call.caller.name)
+            decision = store.hit(call.client)
             reset = -(-(self._wall_clock() + decision.reset_after_ns) // NANOSECONDS)
             add_trailing(
                 context,
-                ("x-ratelimit-limit", str(windows.limit.calls)),
+                ("x-ratelimit-limit", str(store.limit.calls)),
                 ("x-ratelimit-remaining", str(decision.remaining)),
                 ("x-ratelimit-reset", str(reset)),
             )
             if not decision.admitted:
-                raise RateLimited(retry_after_ns=decision.retry_after_ns, limit=str(windows.limit))
+                raise RateLimited(retry_after_ns=decision.retry_after_ns, limit=str(store.limit))
             return behavior(requests, context)
 
         return limited

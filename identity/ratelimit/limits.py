@@ -1,33 +1,30 @@
-"""Which window counts a call."""
+"""Which limit a call counts against."""
 
-from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Mapping
+from typing import Final
 
-from identity.ratelimit.store import LimitStore
+from identity.ratelimit.store import LimitStore, Windows
 from identity.ratelimit.window import Limit
-
-# Opens the windows of a name: those of one name and one store are the same for all processes.
-OpenWindows: TypeAlias = Callable[[str, Limit], LimitStore]
 
 
 class Limits:
-    """One set of windows for each limit: of callers, of RPCs, and the general one for the rest."""
+    """A store for each limit: those of callers, of RPCs, and the general one for the rest."""
 
     def __init__(
         self,
-        open_windows: OpenWindows,
+        windows: Windows,
         by_method: Mapping[str, tuple[str, Limit]],
         by_caller: Mapping[str, Limit],
     ) -> None:
         """`by_method` names a limit for every RPC; those of the same name count together."""
-        named = {name: open_windows(name, limit) for name, limit in set(by_method.values())}
+        named = {name: windows.window(name, limit) for name, limit in set(by_method.values())}
         self._by_method: Final = {method: named[name] for method, (name, _) in by_method.items()}
         self._by_caller: Final = {
-            name: open_windows(f"caller {name}", limit) for name, limit in by_caller.items()
+            name: windows.window(f"caller {name}", limit) for name, limit in by_caller.items()
         }
 
-    def windows(self, method: str, client: str, caller: str) -> LimitStore:
-        """The windows for a call of the RPC, counted as that client's.
+    def store(self, method: str, client: str, caller: str) -> LimitStore:
+        """Where a call of the RPC counts, as that client's.
 
         A caller's own limit holds for what is counted as its own, whatever it calls; what it
         forwards counts for those whom it forwards.

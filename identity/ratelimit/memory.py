@@ -73,3 +73,16 @@ class MemoryStore:
             _log.warning("rate_limit_full", clients=self._maximum_clients)
         decision, self._overflow = admit(self._overflow, self.limit, now)
         return decision
+
+
+class MemoryWindows:
+    """A store for each limit, in the memory of this process."""
+
+    def start(self) -> None:
+        """Nothing to do."""
+
+    def window(self, name: str, limit: Limit) -> MemoryStore:
+        return MemoryStore(limit)
+
+    def close(self) -> None:
+        """Nothing to do."""

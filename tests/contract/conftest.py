@@ -1,10 +1,26 @@
-"""The program, run on the test's database."""
+"""The program, run on the test's database; a certificate; windows in Valkey."""
+
+import datetime
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from sqlalchemy.engine import URL
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from identity import cli
+from identity.ratelimit.valkey import ValkeyWindows
+from identity.values import ValkeyServer
 from tests.program import Answer, Command, use
+from tests.valkey import PATIENCE, Valkey
+from tests.windows import Open, RecordedMeters
 
 
 @pytest.fixture
@@ -20,3 +36,82 @@ def command(
         return Answer(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for localhost, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate, private = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return certificate, private
+
+
+@pytest.fixture
+def server_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    return context
+
+
+@pytest.fixture
+def trusting(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    """What a client that trusts the certificate verifies with."""
+    return ssl.create_default_context(cafile=certificate[0])
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[Valkey]:
+    """A server of the test's own, to be harmed."""
+    with Valkey(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+def meters() -> RecordedMeters:
+    return RecordedMeters()
+
+
+@pytest.fixture
+def lines() -> Iterator[list[EventDict]]:
+    """What is logged. Read when nobody writes any more, or after a change was met."""
+    with capture_logs() as captured:
+        yield captured
+
+
+@pytest.fixture
+def open_windows(meters: RecordedMeters) -> Iterator[Open]:
+    """Windows on a server, started; keyword arguments are those of ValkeyWindows."""
+    opened: list[ValkeyWindows] = []
+
+    def begin(address: ValkeyServer, **options: Any) -> ValkeyWindows:  # noqa: ANN401
+        # Looks that follow one another quickly, and more patience than a busy machine tries.
+        options = {"patience": PATIENCE, "interval": 0.05} | options
+        opened.append(ValkeyWindows(address, options.pop("meters", meters), **options))
+        opened[-1].start()
+        return opened[-1]
+
+    yield begin
+    for windows in opened:
+        windows.close()

@@ -1,6 +1,9 @@
 """The rate limit as clients meet it."""
 
 import json
+import socket
+from contextlib import closing
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -11,6 +14,7 @@ from identity.v1 import identity_pb2_grpc
 from tests.refusals import refused
 from tests.requests import verification
 from tests.rpc.conftest import Running, Serve
+from tests.valkey import Valkey
 
 RETRY = {
     "methodConfig": [
@@ -112,6 +116,23 @@ def test_a_peer_that_is_not_trusted_forwards_in_vain(
     running = serve(RATE_LIMIT="9/60s", **settings)
     left = [remaining(running, f"192.0.2.{host}, 198.51.100.{host}") for host in range(3)]
     assert left == [8, 7, 6]
+
+
+def test_calls_are_counted_in_the_shared_store(serve: Serve, valkey: Valkey) -> None:
+    with closing(valkey.client()) as look:
+        look.config_resetstat()
+        running = serve(RATE_LIMIT="9/60s", RATE_LIMIT_STORE=f"valkey://127.0.0.1:{valkey.port}")
+        assert remaining(running) == 8
+        # Not the count: on a busy machine the answer may be late, and the call counted locally.
+        assert "cmdstat_evalsha" in cast("dict[str, Any]", look.info("commandstats"))
+
+
+def test_a_store_that_is_out_of_reach_at_the_start_stops_nothing(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    running = serve(RATE_LIMIT="1/60s", RATE_LIMIT_STORE=f"valkey://127.0.0.1:{port}")
+    reasons = [refused(running.stub.VerifyEmail, verification("x")).reason for _ in range(2)]
+    assert reasons == ["TOKEN_INVALID", "RATE_LIMITED"]
 
 
 def test_health_and_reflection_are_not_counted(serve: Serve) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from identity.config import ConfigurationError, Settings, load
-from identity.values import Endpoint
+from identity.values import Endpoint, ValkeyServer, valkey_server
 
 KEY = "k3y-" + "k" * 28  # 32 characters
 OTHER_KEY = "0ther-" + "o" * 26
@@ -168,7 +168,18 @@ def test_an_endpoint_is_told_as_it_is_set(monkeypatch: pytest.MonkeyPatch, text:
         ("SMTP_TLS", ["", "zzz", "on"]),
         ("RATE_LIMIT", ["", "zzz", "100", "100/60", "100/zzz", "/60s", "zzz/60s", "-1/60s"]),
         ("RATE_LIMIT", ["0/60s", "1000001/60s", "100/0s", "100/25h", "1.5/60s", "100/60s/60s"]),
-        ("RATE_LIMIT_STORE", ["", "zzz", "redis://zzz"]),
+        ("RATE_LIMIT_STORE", ["", "zzz", "redis://zzz", "memory://zzz", "valkey:zzz", "valkey://"]),
+        ("RATE_LIMIT_STORE", ["valkey://zzz:zzz", "valkey://zzz:65536", "valkey://zzz:0"]),
+        (
+            "RATE_LIMIT_STORE",
+            ["valkey://h/zzz", "valkey://h/-1", "valkey://h/1/zzz", "valkey://[zzz"],
+        ),
+        ("RATE_LIMIT_STORE", ["valkey://zzz@h", "valkey://zzz:@h", "valkey://:zzz/zzz@h"]),
+        (
+            "RATE_LIMIT_STORE",
+            ["valkeys://h?ssl_cert_reqs=none", "valkey://:zzz#zzz@h", "valkey://h?"],
+        ),
+        ("RATE_LIMIT_STORE", ["valkey://h\nzzz", "valkey://z zz", "valkey://z\u00fczz"]),
         ("TRUSTED_PROXIES", ["", "zzz", "zzz/8", ",", "10.0.0.1,", "10.0.0.1,,10.0.0.2"]),
         ("TRUSTED_PROXIES", ["10.0.0.1/8", "2001:db8::1/64", "10.0.0.0/33", "fd00::/129"]),
         ("TRUSTED_PROXIES", ["10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/08", "10.0.0.0/8/8", "/8"]),
@@ -294,6 +305,21 @@ def test_passwords_are_not_sent_in_the_clear_but_where_it_is_said(
 def test_several_workers_count_in_a_shared_store(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = loaded(monkeypatch, WORKERS="4", RATE_LIMIT_STORE="valkey://limits:6379")
     assert (settings.workers, settings.rate_limit_store) == (4, "valkey://limits:6379")
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("valkey://limits", ValkeyServer("limits", 6379)),
+        ("valkey://limits/", ValkeyServer("limits", 6379)),
+        ("valkey://[::1]:1/15", ValkeyServer("::1", 1, database=15)),
+        ("valkeys://limits:7", ValkeyServer("limits", 7, has_tls=True)),
+        ("valkey://:p%40%2Fss@limits", ValkeyServer("limits", 6379, password="p@/ss")),
+        ("valkey://ann:p@limits", ValkeyServer("limits", 6379, username="ann", password="p")),
+    ],
+)
+def test_a_store_is_found_by_its_url(url: str, server: ValkeyServer) -> None:
+    assert valkey_server(url) == server
 
 
 # Secrets

@@ -1,7 +1,6 @@
-"""Windows in memory: many clients, many threads, little room."""
+"""Windows in memory: little room. What every store promises is in contract/test_limit_stores.py."""
 
 import gc
-import random
 import threading
 import tracemalloc
 from time import sleep
@@ -10,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from identity.ratelimit.memory import MemoryStore
-from identity.ratelimit.window import NANOSECONDS, Decision, Limit
+from identity.ratelimit.window import Decision, Limit
 
 LIMIT = Limit.per_seconds(100, 60)
 PERIOD = LIMIT.period_ns
@@ -50,49 +49,6 @@ def admitted(store: MemoryStore, client: str, calls: int) -> int:
     return sum(store.hit(client).admitted for _ in range(calls))
 
 
-# One client
-
-
-def test_a_client_calls_until_refused_waits_as_told_and_calls_again(time: Nanoseconds) -> None:
-    store = MemoryStore(LIMIT, clock=time)
-    for number in range(1, 101):
-        decision = store.hit("ann")
-        assert decision.admitted
-        assert decision.remaining == 100 - number
-        time.now += PERIOD // 200
-    refused = store.hit("ann")
-    assert refused == Decision(False, 0, PERIOD // 2, PERIOD // 2)
-    time.now += refused.retry_after_ns - 1
-    assert not store.hit("ann").admitted
-    time.now += 1
-    assert store.hit("ann").admitted
-    assert not store.hit("ann").admitted
-
-
-def test_refused_calls_do_not_prolong_the_wait(time: Nanoseconds) -> None:
-    store = MemoryStore(SMALL, clock=time)
-    assert admitted(store, "ann", 3) == 3
-    for _ in range(59):
-        time.now += NANOSECONDS
-        assert not store.hit("ann").admitted
-    time.now += NANOSECONDS
-    assert admitted(store, "ann", 10) == 3
-
-
-def test_clients_do_not_count_against_one_another(time: Nanoseconds) -> None:
-    store = MemoryStore(SMALL, clock=time)
-    assert admitted(store, "ann", 5) == 3
-    assert admitted(store, "bob", 5) == 3
-
-
-def test_a_window_reaches_over_the_edge_of_a_minute(time: Nanoseconds) -> None:
-    store = MemoryStore(LIMIT, clock=time)
-    time.now = PERIOD - 1
-    assert admitted(store, "ann", 60) == 60
-    time.now = PERIOD
-    assert admitted(store, "ann", 60) == 40
-
-
 # Many at once
 
 
@@ -113,23 +69,6 @@ def test_of_200_calls_at_once_exactly_100_are_admitted() -> None:
     assert sum(decision.admitted for decision in decisions) == 100
     told = sorted(decision.remaining for decision in decisions if decision.admitted)
     assert told == list(range(100))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_at_random_moments_no_client_exceeds_its_limit_or_is_refused_below_it(
-    time: Nanoseconds, seed: int
-) -> None:
-    chosen = random.Random(seed)
-    store = MemoryStore(SMALL, clock=time)
-    past: dict[str, list[int]] = {}
-    for _ in range(3_000):
-        time.now += chosen.choice([0, 1, NANOSECONDS, PERIOD // 7, PERIOD // 3])
-        client = f"client {chosen.randrange(20)}"
-        mine = past.setdefault(client, [])
-        counted = sum(moment > time.now - PERIOD for moment in mine)
-        decision = store.hit(client)
-        assert decision.admitted == (counted < SMALL.calls)
-        mine += [time.now] * decision.admitted
 
 
 # Little room
