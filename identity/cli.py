@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError
 
 from identity import config
+from identity.commands.doctor_arguments import add_doctor
 from identity.commands.outbox_arguments import add_outbox
 from identity.errors import DatabaseUnavailable
 
@@ -36,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from identity.commands import outbox  # noqa: PLC0415 - `--help` needs no tables
 
             return outbox.run(given, settings.database_url)
+        if given.command == "doctor":
+            from identity.commands import doctor  # noqa: PLC0415 - the service needs none of it
+
+            return doctor.run(given, settings, config.secret_files())
         return _serve(settings)
     except config.ConfigurationError as error:
         return _fail(str(error), EXIT_MISUSED)
@@ -79,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "release. Harmless where it is there already.",
     )
     add_outbox(commands)
+    add_doctor(commands)
     return parser
 
 
