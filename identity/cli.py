@@ -12,7 +12,8 @@ from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
-from identity import config
+from identity import config, extras
+from identity.commands.doctor_arguments import add_doctor
 from identity.commands.outbox_arguments import add_outbox
 from identity.errors import DatabaseUnavailable
 
@@ -36,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from identity.commands import outbox  # noqa: PLC0415 - `--help` needs no tables
 
             return outbox.run(given, settings.database_url)
+        if given.command == "doctor":
+            from identity.commands import doctor  # noqa: PLC0415 - the service needs none of it
+
+            return doctor.run(given, settings, config.secret_files())
         return _serve(settings)
     except config.ConfigurationError as error:
         return _fail(str(error), EXIT_MISUSED)
@@ -45,17 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DBAPIError as error:
         return _fail(f"IDENTITY_DATABASE_URL: {_first_line(error)}", EXIT_FAILED)
     except ModuleNotFoundError as error:
-        return _fail(f"{error}: install identity-service[{_extra(error)}]", EXIT_FAILED)
+        return _fail(f"{error}: {extras.advice(error)}", EXIT_FAILED)
 
 
 def _first_line(error: BaseException) -> str:
     """What the driver says, for the operator at the start; no call's values are in it yet."""
     return str(getattr(error, "orig", None) or error).partition("\n")[0]
-
-
-def _extra(error: ModuleNotFoundError) -> str:
-    extras = {"psycopg": "postgres", "boto3": "ses", "botocore": "ses", "valkey": "valkey"}
-    return extras.get(error.name or "", "...")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "release. Harmless where it is there already.",
     )
     add_outbox(commands)
+    add_doctor(commands)
     return parser
 
 

@@ -159,6 +159,12 @@ def load() -> Settings:
         raise ConfigurationError("; ".join(map(_told, mistakes))) from None
 
 
+def secret_files() -> dict[str, Path]:
+    """The files that settings are read from, by the variable that names each."""
+    names = [f"{PREFIX}{field.upper()}_FILE" for field in _FROM_FILES]
+    return {name: Path(os.environ[name]) for name in names if name in os.environ}
+
+
 def _from_files(environment: Mapping[str, str]) -> dict[str, Any]:
     """The settings that `IDENTITY_X_FILE` names a file for."""
     found = {}

@@ -62,9 +62,7 @@ class Service:
             embedded.make_directory()
         cores = _cores()
         signer = TokenSigner(_signing_keys(settings))
-        # As many connections as threads may want one at once: light calls, Registers as they come
-        # from their hash, and the worker.
-        self._database = _open_database(settings, LIGHT_THREADS + cores + 1, meters)
+        self._database = _open_database(settings, pool_size(), meters)
         time, now = _clocks(self._database, now)
         self._hasher = PasswordHasher(settings.bcrypt_cost, cores, meters=meters)
         issuer = VerificationIssuer(signer, settings.verification_ttl, time=time)
@@ -133,6 +131,15 @@ class Service:
         self._hasher.close()
         self._worker.stop(GRACE_FOR_MAIL)
         self._database.close()
+
+
+def pool_size() -> int:
+    """As many connections as threads may want one at once.
+
+    These are light calls, Registers as they come from their hash, and the worker. The probe of
+    the health has another connection of its own.
+    """
+    return LIGHT_THREADS + _cores() + 1
 
 
 def _signing_keys(settings: Settings) -> tuple[str, ...]:

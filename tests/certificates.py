@@ -47,9 +47,24 @@ class Issued:
         paths = folder / f"{name}.pem", folder / f"{name}.key"
         for path, content in zip(paths, (self.pem, self.key_pem), strict=True):
             aside = path.with_suffix(".new")
+            aside.touch(0o600)
             aside.write_bytes(content)
             aside.replace(path)
         return paths
+
+
+def self_signed(
+    name: str,
+    *,
+    begins: timedelta = timedelta(days=-1),
+    ends: timedelta = timedelta(days=30),
+    is_authority: bool = True,
+    usage: x509.ObjectIdentifier | None = None,
+) -> Issued:
+    """A certificate for that DNS name; `begins` and `ends` are counted from now."""
+    extensions: list[x509.ExtensionType] = [] if usage is None else [x509.ExtendedKeyUsage([usage])]
+    made = _issue(name, [dns(name)], None, begins, ends, is_authority, extensions)
+    return Issued(*made)
 
 
 @dataclass(frozen=True)
@@ -58,7 +73,7 @@ class Authority(Issued):
 
     @classmethod
     def create(cls, name: str = "authority") -> Self:
-        return cls(*_issue(name, (), None))
+        return cls(*_issue(name))
 
     def issue(
         self,
@@ -68,7 +83,7 @@ class Authority(Issued):
         ends: timedelta = timedelta(days=30),
     ) -> Issued:
         """`begins` and `ends` are counted from now."""
-        return Issued(*_issue(common_name, names, self, begins, ends))
+        return Issued(*_issue(common_name, names, self, begins, ends, is_authority=False))
 
     def server(self) -> Issued:
         """A certificate for a server on this machine."""
@@ -77,10 +92,12 @@ class Authority(Issued):
 
 def _issue(
     common_name: str,
-    names: Sequence[x509.GeneralName],
-    issuer: Issued | None,
+    names: Sequence[x509.GeneralName] = (),
+    issuer: Issued | None = None,
     begins: timedelta = timedelta(days=-1),
     ends: timedelta = timedelta(days=30),
+    is_authority: bool = True,
+    extensions: Sequence[x509.ExtensionType] = (),
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     private = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
@@ -93,9 +110,11 @@ def _issue(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + begins)
         .not_valid_after(now + ends)
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
     )
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
     signer = issuer.private if issuer else private
     return builder.sign(signer, hashes.SHA256()), private

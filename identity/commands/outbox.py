@@ -1,7 +1,6 @@
 """`identity outbox`: the queue of mails, for its operator."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -10,6 +9,7 @@ from typing import Final
 from sqlalchemy.engine import URL
 
 from identity.commands import outbox_views as views
+from identity.commands.output import print_whole
 from identity.database import Database, behind
 from identity.mail.administration import BATCH, Changes, Obstacle, OutboxAdministration
 from identity.mail.standing import State
@@ -102,13 +102,8 @@ def _report(verb: str, changes: Changes, harmless: Obstacle, given: argparse.Nam
 
 
 def _print(text: str) -> int:
-    try:
-        print(text, flush=True)
-    except OSError as error:
-        # `| head` has read enough. The interpreter would complain of what is left when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _refuse(f"cannot write to stdout: {error.strerror}")
-    return EXIT_DONE
+    why = print_whole(text)
+    return _refuse(why) if why else EXIT_DONE
 
 
 def _refuse(why: str) -> int:

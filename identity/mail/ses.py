@@ -47,14 +47,30 @@ class SesClient(Protocol):
     def send_email(self, **request: Any) -> Any: ...  # noqa: ANN401 - boto3's shapes are dicts
 
 
-def ses_client(region: str | None, read_timeout: float = READ_TIMEOUT) -> SesClient:
+class SesAccount(Protocol):
+    """The part of it that tells how the account stands. Changes nothing."""
+
+    meta: Any  # where it sends its requests
+
+    def get_account(self) -> Any: ...  # noqa: ANN401
+
+    def get_email_identity(self, **request: Any) -> Any: ...  # noqa: ANN401
+
+    def get_configuration_set(self, **request: Any) -> Any: ...  # noqa: ANN401
+
+
+class SesConnection(SesClient, SesAccount, Protocol):
+    """Both."""
+
+
+def ses_client(region: str | None, read_timeout: float = READ_TIMEOUT) -> SesConnection:
     """boto3's client. Credentials and endpoint, and the region if None, are boto3's own settings.
 
     One attempt a call: retries are the outbox's, and two layers of them multiply. Raises
     botocore's NoRegionError.
     """
     # A session of its own: boto3's default one keeps the credentials that it saw first.
-    client: SesClient = boto3.Session().client(
+    client: SesConnection = boto3.Session().client(
         "sesv2",
         region_name=region,
         config=Config(
@@ -94,8 +110,7 @@ class SesSender:
 
 
 def _classified(error: ClientError) -> DeliveryError:
-    told = error.response.get("Error", {})
-    code, text = str(told.get("Code", "unknown"))[:80], str(told.get("Message", "")).lower()
+    code, text = error_code(error), str(error.response.get("Error", {}).get("Message", "")).lower()
     reason = f"ses {code}"
     if code in _ANY_MAIL or _DAILY_QUOTA in text:
         return AccountFailure(reason)
@@ -103,3 +118,8 @@ def _classified(error: ClientError) -> DeliveryError:
         # In the sandbox, or from an address that is not ours, every mail is refused so.
         return AccountFailure(reason) if _NOT_VERIFIED in text else PermanentFailure(reason)
     return TemporaryFailure(reason)  # throttling, 5xx, and whatever SES adds
+
+
+def error_code(error: ClientError) -> str:
+    """AWS's own name of the error; its text names addresses."""
+    return str(error.response.get("Error", {}).get("Code", "unknown"))[:80]

@@ -106,9 +106,32 @@ class SmtpSender:
         self._connection: _Smtp | None = None
 
     def send(self, mail: Mail) -> None:
+        with self._classified(), self._bounded() as connection:
+            connection.send_message(mail.message, self._envelope_from, [mail.to])
+
+    def check(self) -> None:
+        """Connects, protects the connection and logs in as for a mail, but sends none.
+
+        Raises as `send` does.
+        """
+        with self._classified(), self._bounded() as connection:
+            connection.ehlo_or_helo_if_needed()
+            self.close()
+
+    def close(self) -> None:
+        if self._connection is None:
+            return
+        connection, self._connection = self._connection, None
         try:
-            with self._bounded() as connection:
-                connection.send_message(mail.message, self._envelope_from, [mail.to])
+            connection.quit()
+        except (smtplib.SMTPException, OSError):
+            connection.close()
+
+    @contextmanager
+    def _classified(self) -> Iterator[None]:
+        """Gives smtplib's errors their class, and ends connections that are of no more use."""
+        try:
+            yield
         except smtplib.SMTPRecipientsRefused as error:
             self._fail("RCPT", next(iter(error.recipients.values()))[0])
         except smtplib.SMTPDataError as error:
@@ -129,15 +152,6 @@ class SmtpSender:
         except (smtplib.SMTPException, OSError) as error:
             self.close()
             raise TemporaryFailure(f"smtp {type(error).__name__}") from None
-
-    def close(self) -> None:
-        if self._connection is None:
-            return
-        connection, self._connection = self._connection, None
-        try:
-            connection.quit()
-        except (smtplib.SMTPException, OSError):
-            connection.close()
 
     @contextmanager
     def _bounded(self) -> Iterator[_Smtp]:
