@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from identity.config import StartError
 from identity.values import Endpoint
 
-REQUEST_TIMEOUT: Final = 5.0  # seconds for a client to send its request, and to take its answer
+REQUEST_TIMEOUT: Final = 2.0  # seconds for a client to send its request, and to take its answer
 MAXIMUM_REQUESTS: Final = 16  # at once; more are hung up on
 
 _TEXT: Final = "text/plain; charset=utf-8"
