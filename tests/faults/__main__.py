@@ -21,6 +21,7 @@ from tests.faults.bench import Bench, Scenario
 from tests.faults.clocks import clock_on_postgres, clock_on_sqlite
 from tests.faults.deliveries import deliveries_on_postgres, deliveries_on_sqlite
 from tests.faults.failover import failover
+from tests.faults.floods import floods
 from tests.faults.interrupted import interruptions_on_postgres, interruptions_on_sqlite
 from tests.faults.kills import kills_on_postgres, kills_on_sqlite
 from tests.faults.outages import outages_of_postgres, outages_of_sqlite
@@ -41,6 +42,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "clock set by 10 minutes, PostgreSQL": clock_on_postgres,
     "interrupted Register, SQLite": interruptions_on_sqlite,
     "interrupted Register, PostgreSQL": interruptions_on_postgres,
+    "floods": floods,
 }
 
 
