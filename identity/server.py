@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from time import sleep
 from typing import Final
 
 import grpc
@@ -19,6 +20,7 @@ from identity.config import ConfigurationError, Settings
 from identity.database import REVISIONS, Database, SharedClock, behind
 from identity.health import PROBE_TIMEOUT, DatabaseProbe
 from identity.interceptors.clients import Clients
+from identity.interceptors.hold import HoldInterceptor
 from identity.interceptors.observe import ObserveInterceptor
 from identity.interceptors.ratelimit import RateLimitInterceptor
 from identity.mail.deliverer import Deliverer
@@ -45,6 +47,9 @@ LIGHT_THREADS: Final = 16
 # All that stopping takes must fit into the 10 s after which supervisors kill.
 GRACE: Final = 5.0  # seconds for calls that have begun, and one more to cancel the others
 GRACE_FOR_MAIL: Final = 1.5  # seconds for the mail at hand
+# Replies are held so long before the server stops, for the next calls of those who have their reply
+# already, and so long after, for the word of it to reach all callers: some round trips each.
+HOLD: Final = 0.03  # seconds
 
 _SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
 
@@ -100,11 +105,13 @@ class Service:
             Database(settings.database_url, connections=1, statement_timeout=PROBE_TIMEOUT),
             self._health.report,
         )
+        self._hold = HoldInterceptor()
         self._server = grpc.server(
             ThreadPoolExecutor(
                 self._hasher.admitted_at_most + LIGHT_THREADS, thread_name_prefix="rpc"
             ),
             interceptors=[
+                self._hold,
                 ObserveInterceptor(Clients(settings.trusted_proxies)),
                 RateLimitInterceptor(MemoryStore(limit)),
             ],
@@ -134,7 +141,11 @@ class Service:
         """Refuses new calls, lets those that have begun end, and stops, within 10 seconds."""
         self._probe.stop()
         self._health.close()
-        self._server.stop(GRACE).wait(GRACE + 1)
+        with self._hold.replies():
+            sleep(HOLD)
+            stopped = self._server.stop(GRACE)
+            sleep(HOLD)
+        stopped.wait(GRACE + 1)
         self._hasher.close()
         self._worker.stop(GRACE_FOR_MAIL)
         self._database.close()
