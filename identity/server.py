@@ -37,9 +37,11 @@ from identity.services.cleanup import Cleanup
 from identity.services.registration import RegistrationService
 from identity.services.resend import ResendService
 from identity.services.verification import VerificationIssuer, VerificationService
+from identity.startup import CannotListen, StartError
 from identity.v1 import identity_pb2, identity_pb2_grpc
 from identity.values import Endpoint
 from identity.worker import Worker
+from identity.worker_process import Supervision
 
 MAXIMUM_REQUEST = 64 * 1024  # bytes; the longest honest one is under 1 KiB
 # Threads beside those that wait for a hash, so that light calls are always answered.
@@ -56,18 +58,21 @@ _SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].fu
 _log = structlog.get_logger()
 
 
-class StartError(Exception):
-    """The service can't start. The text is one line for the operator."""
-
-
 class Service:
     """The running service: all its parts, started and stopped together."""
 
-    def __init__(self, settings: Settings, now: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        now: Callable[[], datetime] | None = None,
+        supervision: Supervision | None = None,
+    ) -> None:
         """Wires the parts; nothing runs yet. `now` takes the place of every clock.
 
+        Under `supervision` it is one of several that share the port.
         Raises ConfigurationError, StartError or DatabaseUnavailable.
         """
+        self._supervision = supervision
         if settings.is_embedded:
             embedded.make_directory()
         cores = _cores()
@@ -103,7 +108,7 @@ class Service:
         self._health = HealthServicer(("", _SERVICE))
         self._probe = DatabaseProbe(
             Database(settings.database_url, connections=1, statement_timeout=PROBE_TIMEOUT),
-            self._health.report,
+            self._report,
         )
         self._hold = HoldInterceptor()
         self._server = grpc.server(
@@ -118,7 +123,7 @@ class Service:
             options=(
                 ("grpc.max_receive_message_length", MAXIMUM_REQUEST),
                 # On by default, and a second server would bind the same port without a word.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(supervision is not None)),
             ),
         )
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, self._server)
@@ -130,11 +135,16 @@ class Service:
     def _wake(self) -> None:
         self._worker.wake()
 
+    def _report(self, *, is_serving: bool) -> None:
+        self._health.report(is_serving=is_serving)
+        if self._supervision:
+            self._supervision.report(is_serving=is_serving)
+
     def start(self) -> None:
         """Begins to answer calls and to deliver mails."""
         self._server.start()
         self._worker.start()
-        self._health.report(is_serving=True)
+        self._report(is_serving=True)
         self._probe.start()
 
     def stop(self) -> None:
@@ -244,7 +254,7 @@ def _bind(server: grpc.Server, listen: Endpoint) -> Endpoint:
     except RuntimeError:
         port = 0
     if not port:
-        raise StartError(f"IDENTITY_LISTEN: cannot listen on {listen}: in use, or not ours")
+        raise CannotListen(listen)
     return Endpoint(listen.host, port)
 
 
