@@ -1,28 +1,19 @@
 """The program `identity`."""
 
 import argparse
-import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from contextlib import closing
 from importlib.metadata import version
-from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
-from identity import config, extras
+from identity import config, extras, serving
 from identity.commands.doctor_arguments import add_doctor
 from identity.commands.outbox_arguments import add_outbox
 from identity.errors import DatabaseUnavailable
-
-# How long a thread may keep the interpreter before another gets a turn. A tenth of the default:
-# a call waits for the turn several times, and its answer is short (1,000 -> 1,260 calls/s).
-SWITCH_INTERVAL: Final = 0.0005  # seconds
-
-EXIT_FAILED: Final = 1
-EXIT_MISUSED: Final = 2  # as argparse: the fault lies in what was given
+from identity.startup import EXIT_FAILED, EXIT_MISUSED, StartError
+from identity.worker_process import Supervision
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,9 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from identity.commands import doctor  # noqa: PLC0415 - the service needs none of it
 
             return doctor.run(given, settings, config.secret_files())
-        return _serve(settings)
+        return _serve(settings, given)
     except config.ConfigurationError as error:
         return _fail(str(error), EXIT_MISUSED)
+    except StartError as error:
+        return _fail(str(error), EXIT_FAILED)
     except DatabaseUnavailable as error:
         why = f"the database cannot be reached: {_first_line(error.__cause__ or error)}"
         return _fail(f"IDENTITY_DATABASE_URL: {why}", EXIT_FAILED)
@@ -66,13 +59,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version("identity-service"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser(
+    serve = commands.add_parser(
         "serve",
         help="answer calls until SIGTERM or SIGINT",
         description="Answers calls and delivers mails until SIGTERM or SIGINT, then lets the "
         "calls that have begun end and exits with 0, within 10 seconds. Prints "
-        "`listening on HOST:PORT` to stdout when it is ready; logs go to stderr.",
+        "`listening on HOST:PORT` to stdout when it is ready; logs go to stderr. With "
+        "IDENTITY_WORKERS above 1, SIGHUP replaces the workers one after the other.",
     )
+    # What a supervisor gives its workers: the descriptor of their line, and their number.
+    serve.add_argument("--supervised", type=int, help=argparse.SUPPRESS)
+    serve.add_argument("--slot", type=int, help=argparse.SUPPRESS)
     commands.add_parser(
         "migrate",
         help="bring the database to the schema of this release",
@@ -84,41 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(settings: config.Settings) -> int:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    # gRPC's core writes lines of a form of its own to stderr, which readers of JSON lines trip
-    # over. With TLS they are read for the handshakes that failed. Read when gRPC is imported.
-    has_tls = settings.tls_cert is not None
-    os.environ["GRPC_VERBOSITY"] = "INFO" if has_tls else "NONE"
-    from identity import grpc_log, logs  # noqa: PLC0415 - `migrate` and `--help` start without the server
-    from identity.meters import Meters  # noqa: PLC0415
-    from identity.server import Service  # noqa: PLC0415
+def _serve(settings: config.Settings, given: argparse.Namespace) -> int:
+    if given.supervised is not None:
+        return serving.run(settings, Supervision(given.supervised, given.slot))
+    if settings.workers == 1:
+        return serving.run(settings)
+    from identity import supervisor  # noqa: PLC0415 - one process needs none
 
-    meters = Meters()
-    logs.configure(
-        logs.LogFormat(settings.log_format),
-        logs.LogLevel(settings.log_level),
-        grpc_log.capture(meters) if has_tls else None,
-    )
-    sys.setswitchinterval(SWITCH_INTERVAL)
-    try:
-        service = Service(settings, meters=meters)
-    except config.StartError as error:
-        return _fail(str(error), EXIT_FAILED)
-    service.start()
-    try:
-        print(f"listening on {service.endpoint}", flush=True)
-    except OSError as error:
-        service.stop()
-        return _fail(f"cannot write to stdout: {error.strerror}", EXIT_FAILED)
-    stop.wait()
-    service.stop()
-    sys.stdout.flush()
-    # Not sys.exit(), which waits for every thread of a pool: those still at work are in calls
-    # that nobody waits for any more, and a supervisor would kill us meanwhile.
-    os._exit(0)
+    return supervisor.run(settings)
 
 
 def _migrate(settings: config.Settings) -> int:

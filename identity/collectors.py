@@ -1,7 +1,6 @@
 """Metrics that are looked up when somebody asks for them."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,6 +9,7 @@ from prometheus_client.registry import Collector
 from identity.database import Database
 from identity.mail.depth import Depth, depth
 from identity.tracebacks import kind_of
+from identity.worker_process import Workers
 
 _log = structlog.get_logger()
 
@@ -61,14 +61,6 @@ def outbox_metrics(found: Depth) -> Iterator[Metric]:
         "1 while no mail at all is accepted by the provider, 0 otherwise.",
         int(found.is_paused),
     )
-
-
-class Workers(NamedTuple):
-    """The worker processes, in numbers."""
-
-    running: int
-    serving: int
-    restarts: int  # since the start
 
 
 class WorkersCollector(Collector):

@@ -34,10 +34,6 @@ class ConfigurationError(Exception):
     """A setting is unknown, missing or unusable. The text is one line for the operator."""
 
 
-class StartError(Exception):
-    """The service can't start. The text is one line for the operator."""
-
-
 class Settings(BaseSettings):
     """All settings, with the defaults of the embedded case."""
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from identity.config import StartError
+from identity.startup import StartError
 from identity.values import Endpoint
 
 REQUEST_TIMEOUT: Final = 2.0  # seconds for a client to send its request, and to take its answer

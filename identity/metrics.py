@@ -28,9 +28,6 @@ from prometheus_client import (
 from identity.grpc_log import HANDSHAKE_REASONS
 from identity.meters import DeliveryResult, Meters
 
-# How prometheus-client is told, at its import, that processes count together.
-DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-
 _CALL_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
 _WAIT_SECONDS: Final = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
 _VERIFIED_SECONDS: Final = (10, 30, 60, 300, 900, 3600, 6 * 3600, 24 * 3600, 72 * 3600)

@@ -11,7 +11,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from identity import embedded, policy
 from identity.clock import SteadyClock
-from identity.config import ConfigurationError, Settings, StartError
+from identity.config import ConfigurationError, Settings
 from identity.database import REVISIONS, Database, SharedClock, behind
 from identity.health import PROBE_TIMEOUT, DatabaseProbe
 from identity.mail.configured import configured_sender
@@ -31,10 +31,12 @@ from identity.services.delivery import DeliveryStatusService
 from identity.services.registration import RegistrationService
 from identity.services.resend import ResendService
 from identity.services.verification import VerificationIssuer, VerificationService
+from identity.startup import StartError
 from identity.transport import LIGHT_THREADS, Transport
 from identity.v1 import delivery_pb2_grpc, identity_pb2_grpc
 from identity.values import valkey_server
 from identity.worker import Worker
+from identity.worker_process import Supervision
 
 # All that stopping takes must fit into the 10 s after which supervisors kill.
 GRACE: Final = 5.0  # seconds for calls that have begun, and one more to cancel the others
@@ -53,11 +55,14 @@ class Service:
         settings: Settings,
         now: Callable[[], datetime] | None = None,
         meters: Meters = SILENT,
+        supervision: Supervision | None = None,
     ) -> None:
         """Wires the parts; nothing runs yet. `now` takes the place of every clock.
 
+        Under `supervision` it is one of several that share the port.
         Raises ConfigurationError, StartError or DatabaseUnavailable.
         """
+        self._supervision = supervision
         if settings.is_embedded:
             embedded.make_directory()
         cores = _cores()
@@ -91,13 +96,14 @@ class Service:
         self._health = HealthServicer(("", *_SERVICES))
         self._probe = DatabaseProbe(
             Database(settings.database_url, connections=1, statement_timeout=PROBE_TIMEOUT),
-            self._health.report,
+            self._report,
         )
         self._transport = Transport(
             settings,
             waiting_threads=self._hasher.admitted_at_most,
             windows=self._windows,
             meters=meters,
+            shares_port=supervision is not None,
         )
         server = self._transport.server
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(identity, server)
@@ -114,12 +120,17 @@ class Service:
         """Whether calls are answered: the database answers, and the service is not stopping."""
         return self._health.is_serving
 
+    def _report(self, *, is_serving: bool) -> None:
+        self._health.report(is_serving=is_serving)
+        if self._supervision:
+            self._supervision.report(is_serving=is_serving)
+
     def start(self) -> None:
         """Begins to answer calls and to deliver mails."""
         self._windows.start()
         self._transport.start()
         self._worker.start()
-        self._health.report(is_serving=True)
+        self._report(is_serving=True)
         self._probe.start()
 
     def stop(self) -> None:

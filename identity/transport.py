@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 from typing import Final
 
 import grpc
 
 from identity import callers, policy
 from identity.callers import Caller, Callers
-from identity.config import ConfigurationError, Settings, StartError
+from identity.config import ConfigurationError, Settings
 from identity.interceptors.callers import CallersInterceptor
 from identity.interceptors.clients import Clients, certificate_names
+from identity.interceptors.hold import HoldInterceptor
 from identity.interceptors.observe import ObserveInterceptor
 from identity.interceptors.patience import Lookout, Patience
 from identity.interceptors.ratelimit import RateLimitInterceptor
@@ -20,6 +22,7 @@ from identity.ratelimit.limits import Limits
 from identity.ratelimit.store import Windows
 from identity.ratelimit.window import Limit
 from identity.servicers.health import MAXIMUM_WATCHERS
+from identity.startup import CannotListen
 from identity.tls import certificate_files, server_credentials
 from identity.values import Endpoint, Rate
 
@@ -51,6 +54,10 @@ BOUNDS: Final = (
     ("grpc.http2.max_ping_strikes", 2),
 )
 
+# Replies are held so long before the server stops, for the next calls of those who have their reply
+# already, and so long after, for the word of it to reach all callers: some round trips each.
+HOLD: Final = 0.03  # seconds
+
 _METHODS: Final = policy.methods_of(policy.SERVICES)
 
 
@@ -64,8 +71,12 @@ class Transport:
         waiting_threads: int,
         windows: Windows,
         meters: Meters,
+        shares_port: bool,
     ) -> None:
-        """`waiting_threads` may all wait for a hash. Raises ConfigurationError."""
+        """`waiting_threads` may all wait for a hash; `shares_port` with other processes of ours.
+
+        Raises ConfigurationError.
+        """
         policy.check(_METHODS, policy.RULES)
         self._settings = settings
         # Requests are small and mostly come with the headers. Where more than a few keep us
@@ -74,11 +85,13 @@ class Transport:
         probes = Patience(5.0, crowd=4, seconds_in_a_crowd=0.2)
         self.patience_with_reflection: Final = Patience(60.0, crowd=2, seconds_in_a_crowd=1.0)
         self._lookout = Lookout(calls, probes, self.patience_with_reflection)
+        self._hold = HoldInterceptor()
         identify, rates_of_callers = _callers(settings)
         limits = _limits(settings, windows, rates_of_callers)
         self.server: Final = grpc.server(
             ThreadPoolExecutor(waiting_threads + LIGHT_THREADS, thread_name_prefix="rpc"),
             interceptors=[
+                self._hold,
                 ObserveInterceptor(Clients(settings.trusted_proxies), identify, meters),
                 RateLimitInterceptor(limits),
                 CallersInterceptor(),
@@ -87,13 +100,13 @@ class Transport:
             options=(
                 *BOUNDS,
                 # On by default, and a second server would bind the same port without a word.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(shares_port)),
             ),
             maximum_concurrent_rpcs=waiting_threads + MAXIMUM_CALLS,
         )
 
     def bind(self) -> Endpoint:
-        """Takes the port; answers nothing yet. Raises ConfigurationError, StartError."""
+        """Takes the port; answers nothing yet. Raises ConfigurationError, CannotListen."""
         listen, files = self._settings.listen, certificate_files(self._settings)
         try:
             if files is None:
@@ -103,7 +116,7 @@ class Transport:
         except RuntimeError:
             port = 0
         if not port:
-            raise StartError(f"IDENTITY_LISTEN: cannot listen on {listen}: in use, or not ours")
+            raise CannotListen(listen)
         return Endpoint(listen.host, port)
 
     def start(self) -> None:
@@ -113,7 +126,11 @@ class Transport:
 
     def stop(self, grace: float) -> None:
         """Refuses new calls, and lets those that have begun end within `grace` seconds."""
-        self.server.stop(grace).wait(grace + 1)
+        with self._hold.replies():
+            sleep(HOLD)
+            stopped = self.server.stop(grace)
+            sleep(HOLD)
+        stopped.wait(grace + 1)
         self._lookout.stop()
 
 

@@ -13,9 +13,10 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Metric
 
 from identity import policy
-from identity.collectors import Workers, WorkersCollector, outbox_metrics, readable
+from identity.collectors import WorkersCollector, outbox_metrics, readable
 from identity.mail.depth import Depth
 from identity.metrics import PrometheusMeters
+from identity.worker_process import Workers
 
 ROOT: Final = Path(__file__).parent.parent
 PLACES: Final = ("README.md", "docs", "deploy")

@@ -27,10 +27,12 @@ from tests.faults.kills import kills_on_postgres, kills_on_sqlite
 from tests.faults.outages import outages_of_postgres, outages_of_sqlite
 from tests.faults.races import races_on_postgres, races_on_sqlite
 from tests.faults.table import Figure, render
+from tests.faults.workers import workers
 
 SCENARIOS: Final[dict[str, Scenario]] = {
     "kills, SQLite": kills_on_sqlite,
     "kills, PostgreSQL": kills_on_postgres,
+    "workers": workers,
     "failover": failover,
     "outages of PostgreSQL": outages_of_postgres,
     "outages of SQLite, disk, mail": outages_of_sqlite,

@@ -25,7 +25,7 @@ KILLS_SHORT: Final = 50
 # A process takes calls for about as long as it took to start, so that one is always there. Some
 # are killed as they start.
 _LONGEST_GAP: Final = 1.6  # seconds between two kills
-_DRAIN: Final = 180.0  # seconds; a lease is one minute
+DRAIN: Final = 180.0  # seconds; a lease is one minute
 _LINKS: Final = 20  # of doubled mails, opened at the end
 
 
@@ -54,7 +54,7 @@ def _kill(bench: Bench, url: URL) -> Conclude:
         rest.wait(bench.random.uniform(0, _LONGEST_GAP))
         answering += victim.is_ready()
         victim.kill()
-        in_doubt |= _accepted_and_not_marked(url, sink)
+        in_doubt |= accepted_and_not_marked(url, sink)
         killed = sum(node.killed for node in pair)
         victim.begin()
         if count % 100 == 99:
@@ -65,8 +65,8 @@ def _kill(bench: Bench, url: URL) -> Conclude:
 
     def conclude() -> Iterator[Figure]:
         people = load.acknowledged()
-        sink.wait_for(len(people), _DRAIN)
-        _wait_for_the_marks(url)
+        sink.wait_for(len(people), DRAIN)
+        wait_for_the_marks(url)
         links = _open_links(pair[0], sink)
         for node in pair:
             node.stop()
@@ -83,7 +83,7 @@ def _kill(bench: Bench, url: URL) -> Conclude:
     return conclude
 
 
-def _accepted_and_not_marked(url: URL, sink: Sink) -> set[str]:
+def accepted_and_not_marked(url: URL, sink: Sink) -> set[str]:
     """Whose mail was accepted, while the database does not say so. Looked at after a death."""
     with closing(Database(url)) as database, database.read() as connection:
         unmarked = connection.scalars(
@@ -92,11 +92,11 @@ def _accepted_and_not_marked(url: URL, sink: Sink) -> set[str]:
     return sink.copies().keys() & set(unmarked)
 
 
-def _wait_for_the_marks(url: URL) -> None:
+def wait_for_the_marks(url: URL) -> None:
     """Waits until every mail that was accepted is noted as sent, or the time is over."""
     rest = threading.Event()
     with closing(Database(url)) as database:
-        for _ in range(int(_DRAIN)):
+        for _ in range(int(DRAIN)):
             with database.read() as connection:
                 if not connection.scalar(text("SELECT count(*) FROM outbox WHERE sent_at IS NULL")):
                     return

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
+import psutil
 from sqlalchemy.engine import URL
 
 from identity import migrate
@@ -34,6 +35,7 @@ class Node:
         self._settings = settings | {"LISTEN": self.endpoint}
         self._program: Program | None = None
         self.lines: list[dict[str, Any]] = []  # what the processes that have ended logged
+        self.exit_code: int | None = None  # of the last process that has ended
         self.killed = 0  # processes that SIGKILL ended; others ended by themselves
 
     @property
@@ -54,6 +56,16 @@ class Node:
         """Whether it has said that it answers calls, and `ready` has not been told yet."""
         return self._program is not None and self._program.has_spoken()
 
+    def workers(self) -> list[psutil.Process]:
+        """Its worker processes, if it has several."""
+        found: list[psutil.Process] = psutil.Process(self.pid).children()
+        return found
+
+    def wait_for(self, event: str) -> None:
+        """Waits until it logs that."""
+        assert self._program
+        self._program.event(event)
+
     def start(self) -> None:
         self.begin()
         self.ready()
@@ -72,6 +84,7 @@ class Node:
         self._program.process.send_signal(number)
         code, stderr = self._program.end()
         self._program = None
+        self.exit_code = code
         self.killed += code == -signal.SIGKILL
         # The last line of a process that was killed may be cut.
         for line in stderr.splitlines():

@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from identity.collectors import OutboxCollector
-from identity.config import StartError
 from identity.database import Database
 from identity.exposition import MAXIMUM_REQUESTS, Exposition
+from identity.startup import StartError
 from identity.values import Endpoint
 from tests.fakes import FakeClock
 from tests.outbox import queue_mails

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from identity import errors, metrics, policy
 from identity.grpc_log import HANDSHAKE_REASONS
 from identity.meters import DeliveryResult
+from identity.monitoring import DIRECTORY_VARIABLE
 from scripts.metrics import exposed, unknown
 
 REGISTER = "/identity.v1.IdentityService/Register"
@@ -146,7 +147,7 @@ for _ in range(calls):
 
 def count(directory: Path, slot: int, calls: int) -> None:
     """A worker process that answers so many calls, and ends."""
-    environment = os.environ | {metrics.DIRECTORY_VARIABLE: str(directory)}
+    environment = os.environ | {DIRECTORY_VARIABLE: str(directory)}
     command = [sys.executable, "-c", COUNT, str(slot), str(calls)]
     subprocess.run(command, env=environment, check=True, timeout=60)
 

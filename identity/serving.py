@@ -1,0 +1,60 @@
+"""One server process, from its start to its end."""
+
+import os
+import signal
+import sys
+import threading
+from typing import Final
+
+from identity.config import Settings
+from identity.monitoring import Monitoring
+from identity.startup import StartError, announce
+from identity.worker_process import Supervision
+
+# How long a thread may keep the interpreter before another gets a turn. A tenth of the default:
+# a call waits for the turn several times, and its answer is short (1,000 -> 1,260 calls/s).
+SWITCH_INTERVAL: Final = 0.0005  # seconds
+
+
+def run(settings: Settings, supervision: Supervision | None = None) -> int:
+    """Serves until SIGTERM or SIGINT, or until the supervisor is gone.
+
+    Does not return after that, but ends the process. Raises ConfigurationError, StartError or
+    DatabaseUnavailable where it can't start.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if supervision:
+        # Meant for the supervisor; some tools send it to every process of a service.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        supervision.on_end(stop.set)
+    # gRPC's core writes lines of a form of its own to stderr, which readers of JSON lines trip
+    # over. With TLS they are read for the handshakes that failed. Read when gRPC is imported.
+    tells_of_tls = settings.tls_cert is not None and sys.stderr is not None
+    os.environ["GRPC_VERBOSITY"] = "INFO" if tells_of_tls else "NONE"
+    from identity import grpc_log, logs  # noqa: PLC0415 - `--help` starts without the server
+    from identity.server import Service  # noqa: PLC0415
+
+    monitoring = Monitoring(settings, supervision.slot if supervision else None)
+    logs.configure(
+        logs.LogFormat(settings.log_format),
+        logs.LogLevel(settings.log_level),
+        grpc_log.capture(monitoring.meters) if tells_of_tls else None,
+    )
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    service = Service(settings, meters=monitoring.meters, supervision=supervision)
+    with monitoring.shown(service.is_serving):
+        service.start()
+        if not supervision:
+            try:
+                announce(service.endpoint)
+            except StartError:
+                service.stop()
+                raise
+        stop.wait()
+        service.stop()
+    sys.stdout.flush()
+    # Not sys.exit(), which waits for every thread of a pool: those still at work are in calls
+    # that nobody waits for any more, and a supervisor would kill us meanwhile.
+    os._exit(0)
