@@ -24,6 +24,7 @@ from tests.faults.failover import failover
 from tests.faults.floods import floods
 from tests.faults.interrupted import interruptions_on_postgres, interruptions_on_sqlite
 from tests.faults.kills import kills_on_postgres, kills_on_sqlite
+from tests.faults.limits import limits
 from tests.faults.outages import outages_of_postgres, outages_of_sqlite
 from tests.faults.races import races_on_postgres, races_on_sqlite
 from tests.faults.table import Figure, render
@@ -44,6 +45,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "clock set by 10 minutes, PostgreSQL": clock_on_postgres,
     "interrupted Register, SQLite": interruptions_on_sqlite,
     "interrupted Register, PostgreSQL": interruptions_on_postgres,
+    "limits in Valkey": limits,
     "floods": floods,
 }
 

@@ -3,12 +3,11 @@
 import http.client
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
 from prometheus_client import CollectorRegistry
-from prometheus_client.parser import text_string_to_metric_families
 
 from identity.collectors import OutboxCollector
 from identity.database import Database
@@ -17,27 +16,14 @@ from identity.startup import StartError
 from identity.values import Endpoint
 from tests.fakes import FakeClock
 from tests.outbox import queue_mails
+from tests.scrape import PATIENCE, Answer, Scrape, fetch
 
 ANY_PORT = Endpoint("127.0.0.1", 0)
-PATIENCE = 20  # seconds
 
 
 @dataclass
 class State:
     is_serving: bool = True
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    body: str
-
-
-def fetch(endpoint: Endpoint, path: str, method: str = "GET") -> Answer:
-    with closing(http.client.HTTPConnection(*endpoint, timeout=PATIENCE)) as connection:
-        connection.request(method, path)
-        response = connection.getresponse()
-        return Answer(response.status, response.read().decode())
 
 
 Expose = Callable[..., Endpoint]
@@ -125,7 +111,4 @@ def test_a_database_that_is_gone_costs_its_own_figures_only(
 
 
 def figures(endpoint: Endpoint) -> dict[str, float]:
-    answer = fetch(endpoint, "/metrics")
-    assert answer.status == 200
-    families = text_string_to_metric_families(answer.body)
-    return {sample.name: sample.value for family in families for sample in family.samples}
+    return {sample.name: sample.value for sample in Scrape(endpoint).samples}
