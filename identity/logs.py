@@ -2,10 +2,11 @@
 
 import logging
 import sys
-from contextlib import suppress
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TextIO
 
+import orjson
 import structlog
 from structlog.typing import Processor
 
@@ -33,15 +34,18 @@ class _Unbreakable:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
-    def write(self, text: str) -> None:
-        if self._stream is not None:
-            with suppress(OSError, ValueError):  # ValueError: the stream is closed
-                self._stream.write(text)
+    def write(self, line: str | bytes) -> None:
+        if self._stream is None:
+            return
+        text = line if isinstance(line, str) else line.decode()
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):  # ValueError: the stream is closed
+            return
 
     def flush(self) -> None:
-        if self._stream is not None:
-            with suppress(OSError, ValueError):
-                self._stream.flush()
+        """Done with each line."""
 
 
 class _Foreign(logging.Handler):
@@ -53,14 +57,26 @@ class _Foreign(logging.Handler):
         )
 
 
-def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = None) -> None:
-    """Sets up logging for the whole process. Call it once, before the first line."""
+def configure(
+    log_format: LogFormat,
+    level: LogLevel,
+    stream: TextIO | None = None,
+    *,
+    for_good: bool = False,
+) -> None:
+    """Sets up logging for the whole process. Call it before the first line.
+
+    `for_good`: nobody configures it again, so that loggers need not look how it is configured.
+    """
     out = _Unbreakable(stream or sys.stderr)  # None where the process was started without one
-    renderer: Processor = (
-        structlog.processors.JSONRenderer()
-        if log_format is LogFormat.JSON
-        else structlog.dev.ConsoleRenderer(colors=False)
-    )
+    renderer: Processor
+    factory: Callable[..., object]
+    if log_format is LogFormat.JSON:
+        renderer = structlog.processors.JSONRenderer(serializer=orjson.dumps)
+        factory = structlog.BytesLoggerFactory(file=out)  # type: ignore[arg-type]
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=False)
+        factory = structlog.WriteLoggerFactory(file=out)  # type: ignore[arg-type]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -68,8 +84,8 @@ def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = No
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level.number),
-        logger_factory=structlog.WriteLoggerFactory(file=out),  # type: ignore[arg-type]
-        cache_logger_on_first_use=False,
+        logger_factory=factory,
+        cache_logger_on_first_use=for_good,
     )
     root = logging.getLogger()
     root.handlers = [_Foreign()]

@@ -41,6 +41,7 @@ def run(settings: Settings, supervision: Supervision | None = None) -> int:
         logs.LogFormat(settings.log_format),
         logs.LogLevel(settings.log_level),
         grpc_log.capture(monitoring.meters) if tells_of_tls else None,
+        for_good=True,
     )
     sys.setswitchinterval(SWITCH_INTERVAL)
     service = Service(settings, meters=monitoring.meters, supervision=supervision)

@@ -37,6 +37,7 @@ class HoldInterceptor(Wrapping):
             try:
                 return behavior(requests, context)
             finally:
-                self._may_reply.wait()
+                if not self._may_reply.is_set():
+                    self._may_reply.wait()
 
         return held

@@ -1,8 +1,9 @@
 """The outermost interceptor: names the call, guards it, and writes its one line."""
 
+import itertools
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -14,10 +15,15 @@ from identity.calls import Call, current_call
 from identity.interceptors.clients import Clients, Metadata
 from identity.interceptors.wrapping import Behavior, Wrapping
 from identity.meters import Meters
-from identity.servicers.metadata import add_trailing
+from identity.servicers.metadata import add_trailing, send_trailing
 from identity.servicers.status import REQUEST_ID, Refused, answer
 
 _ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+# Ids of ours: which process, and which of its calls. Unique, and no more than that: a random one
+# for each call would cost a system call, for which the thread gives up its turn.
+_PROCESS: Final = secrets.token_hex(8)
+_numbers = itertools.count(1)
 
 _log = structlog.get_logger()
 
@@ -53,10 +59,13 @@ class ObserveInterceptor(Wrapping):
             add_trailing(context, (REQUEST_ID, call.request_id))
             code, reason = grpc.StatusCode.OK, ""
             try:
-                return answer(lambda: behavior(requests, context), context, rpc)
+                response = answer(lambda: behavior(requests, context), context, rpc)
             except Refused as refused:
                 code, reason = refused.code, refused.reason
                 raise
+            else:
+                send_trailing(context)
+                return response
             finally:
                 current_call.reset(token)
                 seconds = self._clock() - started
@@ -78,4 +87,4 @@ def _request_id(metadata: Metadata) -> str:
     for key, value in metadata:
         if key == REQUEST_ID and isinstance(value, str) and _ACCEPTED_ID.fullmatch(value):
             return value
-    return str(uuid.uuid4())
+    return f"{_PROCESS}-{next(_numbers):x}"

@@ -35,17 +35,25 @@ class Patience:
         self._waiting: OrderedDict[int, tuple[float, grpc.ServicerContext]] = OrderedDict()
         self._lock = threading.Lock()
 
+    def begin(self, context: grpc.ServicerContext) -> None:
+        """The call waits from now on, until `end`."""
+        since = self._clock()
+        with self._lock:
+            self._waiting[id(context)] = (since, context)  # which lives for as long
+
+    def end(self, context: grpc.ServicerContext) -> None:
+        """It waits no more."""
+        with self._lock:
+            self._waiting.pop(id(context), None)
+
     @contextmanager
     def waiting(self, context: grpc.ServicerContext) -> Iterator[None]:
-        """For as long as the call waits."""
-        key = id(context)  # which lives for as long
-        with self._lock:
-            self._waiting[key] = (self._clock(), context)
+        """Both, around a block."""
+        self.begin(context)
         try:
             yield
         finally:
-            with self._lock:
-                self._waiting.pop(key, None)
+            self.end(context)
 
     def look(self) -> None:
         """Cancels those whose time is over."""

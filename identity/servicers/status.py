@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from identity import errors
-from identity.servicers.metadata import add_trailing, trailing
+from identity.servicers.metadata import add_trailing, send_trailing, trailing
 from identity.tracebacks import describe, kind_of
 
 DOMAIN: Final = "identity"  # of every ErrorInfo
@@ -35,6 +35,9 @@ CODES: Final[dict[type[errors.IdentityError], grpc.StatusCode]] = {
 
 _NANOSECONDS_PER_SECOND: Final = 1_000_000_000
 _NANOSECONDS_PER_MILLISECOND: Final = 1_000_000
+
+# Of the errors that have no details of their own; there are as many as classes in errors.py.
+_ALWAYS_THE_SAME: Final[dict[type[errors.IdentityError], bytes]] = {}
 
 _log = structlog.get_logger()
 
@@ -89,10 +92,9 @@ def _unforeseen(rpc: str) -> errors.Unforeseen:
 
 def _refuse(context: grpc.ServicerContext, error: errors.IdentityError) -> NoReturn:
     code = next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
-    status = status_pb2.Status(code=code.value[0], message=error.sentence)
-    for detail in _details(context, error):
-        status.details.add().Pack(detail)
-    added: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
+    added: list[tuple[str, str | bytes]] = [
+        ("grpc-status-details-bin", _serialized(context, error, code))
+    ]
     if isinstance(error, errors.RateLimited):
         # Rounded up: a client that waits as told must be admitted.
         added.append(
@@ -111,14 +113,37 @@ def abort(
     """Ends the call with the status. Raises Refused with the reason, for the log."""
     # abort(), not set_code() and an empty message: only a reply of trailers alone lets clients'
     # retry policies work. It raises a bare Exception, which carries no reason for the log.
+    send_trailing(context)
     try:
         context.abort(code, sentence)
     finally:
         raise Refused(code, reason)
 
 
+def _serialized(
+    context: grpc.ServicerContext, error: errors.IdentityError, code: grpc.StatusCode
+) -> bytes:
+    """The google.rpc.Status. Most are the same at each call, and are made once."""
+    known = _ALWAYS_THE_SAME.get(type(error))
+    if known is not None:
+        return known
+    details = _details(context, error)
+    status = status_pb2.Status(code=code.value[0], message=error.sentence)
+    for detail in (_error_info(error), *details):
+        status.details.add().Pack(detail)
+    made: bytes = status.SerializeToString()
+    if not details:
+        _ALWAYS_THE_SAME[type(error)] = made
+    return made
+
+
+def _error_info(error: errors.IdentityError) -> error_details_pb2.ErrorInfo:
+    return error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+
+
 def _details(context: grpc.ServicerContext, error: errors.IdentityError) -> list[Message]:
-    found: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    """What the error has beside its ErrorInfo."""
+    found: list[Message] = []
     match error:
         case errors.InvalidFields():
             bad_request = error_details_pb2.BadRequest()

@@ -86,7 +86,7 @@ def test_no_secret_name_or_address_reaches_a_log_line_an_error_or_a_table(
     assert refusals[-1].code is grpc.StatusCode.INTERNAL
     running.service.stop()
     logged = capfd.readouterr().err
-    assert '"event": "unforeseen"' in logged
+    assert '"event":"unforeseen"' in logged
     for secret in (CANARY_PASSWORD, token, CANARY_NAME, "canary"):
         assert secret not in logged
         assert all(secret not in str(refusal) for refusal in refusals)
