@@ -133,7 +133,7 @@ class PasswordHasher:
         self._admit(deadline)
         self._meters.hash_waits()
         try:
-            future = self._pool.submit(self._timed, work, deadline, self._clock())
+            future = self._pool.submit(self._timed, work, deadline, time.monotonic())
         except RuntimeError:  # the pool is closed: the service stops
             self._meters.hash_given_up()
             self._release()
@@ -173,9 +173,9 @@ class PasswordHasher:
             self._admitted += 1
 
     def _timed(self, work: Callable[[], T], deadline: Deadline, admitted: float) -> T:
-        started = self._clock()
-        self._meters.hash_begins(started - admitted)
+        self._meters.hash_begins(time.monotonic() - admitted)
         deadline.check()  # the caller may have gone while this waited
+        started = self._clock()
         result = work()
         took = self._clock() - started
         with self._lock:
