@@ -2,8 +2,9 @@
 
 import os
 import signal
+import socket
 import sys
-import threading
+from contextlib import suppress
 from typing import Final
 
 from identity.config import Settings
@@ -16,19 +17,40 @@ from identity.worker_process import Supervision
 SWITCH_INTERVAL: Final = 0.0005  # seconds
 
 
+class _StopSignal:
+    """SIGTERM, SIGINT, or a word from another thread.
+
+    A pair of sockets, and not an Event: set by a handler that interrupts its own `wait` at the
+    wrong moment, it would wait for itself. And a signal that comes to another thread does not wake
+    the main one, which runs the handlers, from the wait for a lock.
+    """
+
+    def __init__(self) -> None:
+        self._awaited, self._given = socket.socketpair()
+        self._given.setblocking(False)
+        signal.set_wakeup_fd(self._given.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)  # each is a byte to `_awaited`
+
+    def give(self) -> None:
+        with suppress(BlockingIOError):  # it was given often enough
+            self._given.send(b"\0")
+
+    def wait(self) -> None:
+        self._awaited.recv(1)
+
+
 def run(settings: Settings, supervision: Supervision | None = None) -> int:
     """Serves until SIGTERM or SIGINT, or until the supervisor is gone.
 
     Does not return after that, but ends the process. Raises ConfigurationError, StartError or
     DatabaseUnavailable where it can't start.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = _StopSignal()
     if supervision:
         # Meant for the supervisor; some tools send it to every process of a service.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        supervision.on_end(stop.set)
+        supervision.on_end(stop.give)
     # gRPC's core writes lines of a form of its own to stderr, which readers of JSON lines trip
     # over. With TLS they are read for the handshakes that failed. Read when gRPC is imported.
     tells_of_tls = settings.tls_cert is not None and sys.stderr is not None
