@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final, TextIO
+from typing import Final
 
 import structlog
 
@@ -98,13 +98,14 @@ class CoreLog:
         _log.warning("tls_handshake_refused", reason=reason, left_out=left_out)
 
 
-def capture(meters: Meters) -> TextIO:
-    """Takes over file descriptor 2, for good. Returns what stderr was: the place for our lines."""
-    ours = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+def capture(meters: Meters) -> int:
+    """Takes over file descriptor 2, for good. Returns another one for what it was: the place for
+    our lines."""
+    ours = os.dup(2)
     end, pipe = os.pipe()
     os.dup2(pipe, 2)
     os.close(pipe)
-    core_log = CoreLog(meters, partial(os.write, ours.fileno()))
+    core_log = CoreLog(meters, partial(os.write, ours))
 
     def read() -> None:
         with os.fdopen(end, "rb") as lines:
@@ -113,5 +114,7 @@ def capture(meters: Meters) -> TextIO:
 
     threading.Thread(target=read, name="grpc-log", daemon=True).start()
     # Python's own last words need no detour.
-    sys.stderr = ours
+    sys.stderr = os.fdopen(
+        os.dup(ours), "w", encoding="utf-8", errors="backslashreplace", buffering=1
+    )
     return ours

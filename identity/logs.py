@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import orjson
 import structlog
@@ -26,6 +26,14 @@ class LogLevel(StrEnum):
     def number(self) -> int:
         """The level as the standard library counts it."""
         return logging.getLevelNamesMapping()[self.name]
+
+
+class Lines(Protocol):
+    """Takes lines, whole and with their end. Does not fail."""
+
+    def write(self, line: str | bytes, /) -> None: ...
+
+    def flush(self) -> None: ...
 
 
 class _Unbreakable:
@@ -60,15 +68,16 @@ class _Foreign(logging.Handler):
 def configure(
     log_format: LogFormat,
     level: LogLevel,
-    stream: TextIO | None = None,
+    out: Lines | None = None,
     *,
     for_good: bool = False,
 ) -> None:
     """Sets up logging for the whole process. Call it before the first line.
 
-    `for_good`: nobody configures it again, so that loggers need not look how it is configured.
+    `out` takes the lines; stderr, if it is left out. `for_good`: nobody configures it again, so
+    that loggers need not look how it is configured.
     """
-    out = _Unbreakable(stream or sys.stderr)  # None where the process was started without one
+    out = out or _Unbreakable(sys.stderr)  # None where the process was started without one
     renderer: Processor
     factory: Callable[..., object]
     if log_format is LogFormat.JSON:

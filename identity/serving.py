@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from identity.config import Settings
+from identity.log_writer import LineWriter
 from identity.monitoring import Monitoring
 from identity.startup import StartError, announce
 from identity.worker_process import Supervision
@@ -56,15 +57,39 @@ def run(settings: Settings, supervision: Supervision | None = None) -> int:
     tells_of_tls = settings.tls_cert is not None and sys.stderr is not None
     os.environ["GRPC_VERBOSITY"] = "INFO" if tells_of_tls else "NONE"
     from identity import grpc_log, logs  # noqa: PLC0415 - `--help` starts without the server
-    from identity.server import Service  # noqa: PLC0415
 
     monitoring = Monitoring(settings, supervision.slot if supervision else None)
+    lines = LineWriter(grpc_log.capture(monitoring.meters) if tells_of_tls else _stderr())
     logs.configure(
         logs.LogFormat(settings.log_format),
         logs.LogLevel(settings.log_level),
-        grpc_log.capture(monitoring.meters) if tells_of_tls else None,
+        lines,
         for_good=True,
     )
+    try:
+        _serve(settings, monitoring, supervision, stop)
+    finally:
+        lines.close()
+    sys.stdout.flush()
+    # Not sys.exit(), which waits for every thread of a pool: those still at work are in calls
+    # that nobody waits for any more, and a supervisor would kill us meanwhile.
+    os._exit(0)
+
+
+def _stderr() -> int:
+    """The descriptor for lines. Not 2 where the process was started without it: whatever is opened
+    first, such as the database, may have that number now."""
+    return os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else sys.stderr.fileno()
+
+
+def _serve(
+    settings: Settings,
+    monitoring: Monitoring,
+    supervision: Supervision | None,
+    stop: _StopSignal,
+) -> None:
+    from identity.server import Service  # noqa: PLC0415
+
     sys.setswitchinterval(SWITCH_INTERVAL)
     service = Service(settings, meters=monitoring.meters, supervision=supervision)
     with monitoring.shown(service.is_serving):
@@ -77,7 +102,3 @@ def run(settings: Settings, supervision: Supervision | None = None) -> int:
                 raise
         stop.wait()
         service.stop()
-    sys.stdout.flush()
-    # Not sys.exit(), which waits for every thread of a pool: those still at work are in calls
-    # that nobody waits for any more, and a supervisor would kill us meanwhile.
-    os._exit(0)

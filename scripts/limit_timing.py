@@ -7,14 +7,15 @@ server, and prints what the first and the following calls lose.
     .venv/bin/python -m scripts.limit_timing
 """
 
-import io
+import logging
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from identity import logs
+import structlog
+
 from identity.meters import Meters
 from identity.ratelimit.memory import MemoryStore
 from identity.ratelimit.store import LimitStore
@@ -93,7 +94,7 @@ def outages(server: Valkey) -> None:
 
 
 def main() -> None:
-    logs.configure(logs.LogFormat.JSON, logs.LogLevel.ERROR, stream=io.StringIO())
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     limit = Limit(100, PERIOD)
     with tempfile.TemporaryDirectory() as folder, Valkey(Path(folder)) as server:
         report("memory", hits(MemoryStore(limit)))
