@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
-from sqlalchemy import Connection, Engine, event, exc, func, inspect, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, event, exc, func, inspect, select, text
 from sqlalchemy.engine import URL
 
 from identity import sqlite
@@ -31,6 +31,8 @@ _POSTGRES_CONFLICT = frozenset({"40001", "40P01"})
 
 # The clock that all processes on one database share, asked within a transaction.
 SharedClock: TypeAlias = Callable[[Connection], datetime]
+# One of its moments, as a value in a statement.
+Moment: TypeAlias = datetime | ColumnElement[datetime]
 
 
 class Database:
@@ -42,18 +44,21 @@ class Database:
         *,
         connections: int = 20,
         statement_timeout: float | None = STATEMENT_TIMEOUT,
+        longest_rest: float | None = None,
         meters: Meters = SILENT,
     ) -> None:
         """Opens nothing yet; at most `connections` are ever open.
 
-        `statement_timeout` in seconds, for PostgreSQL; None for work that may take any time.
+        For PostgreSQL, in seconds: `statement_timeout`, None for work that may take any time;
+        `longest_rest` of a connection before it is looked at, None for the usual one.
         """
         pool = {"pool_size": connections, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT}
         self.has_clock = url.get_backend_name() != "sqlite"
         if self.has_clock:
-            from identity.postgres import postgres_engine  # noqa: PLC0415 - only when needed
+            from identity.postgres import LONGEST_REST, postgres_engine  # noqa: PLC0415 - an extra
 
-            self.engine: Engine = postgres_engine(url, statement_timeout, **pool)
+            rest = LONGEST_REST if longest_rest is None else longest_rest
+            self.engine: Engine = postgres_engine(url, statement_timeout, rest, **pool)
         else:
             self.engine = sqlite.sqlite_engine(url, **pool)
         event.listen(self.engine, "checkout", lambda *_: meters.connection_taken())
@@ -61,8 +66,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads. Raises DatabaseUnavailable."""
-        with translated(), self.engine.begin() as connection:
+        """For statements that only read. Raises DatabaseUnavailable.
+
+        In PostgreSQL each sees what is committed when it begins, in a transaction or not; without
+        one, it takes one round trip where it took three.
+        """
+        with translated(), self._at_once().begin() as connection:
             yield connection
 
     @contextmanager
@@ -73,6 +82,21 @@ class Database:
         """
         with translated(), self.engine.execution_options(writes=True).begin() as connection:
             yield connection
+
+    @contextmanager
+    def single(self) -> Iterator[Connection]:
+        """For one statement that writes, a transaction by itself, and others that read.
+
+        Raises as `write` does.
+        """
+        with translated(), self._at_once().execution_options(writes=True).begin() as connection:
+            yield connection
+
+    def _at_once(self) -> Engine:
+        """Without a transaction around the statements, where the database needs none."""
+        if self.has_clock:
+            return self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        return self.engine
 
     def revision(self) -> str | None:
         """The revision that the schema is at; None for an empty database."""
@@ -99,6 +123,10 @@ class Database:
             return utc_now()
         moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
         return moment.astimezone(UTC)
+
+    def moment(self) -> Moment:
+        """The same moment as a value to store, which costs no round trip of its own."""
+        return func.clock_timestamp() if self.has_clock else utc_now()
 
     def close(self) -> None:
         """Closes the pooled connections."""

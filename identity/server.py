@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from identity import embedded, policy
 from identity.clock import SteadyClock
 from identity.config import ConfigurationError, Settings
-from identity.database import REVISIONS, Database, SharedClock, behind
+from identity.database import REVISIONS, Database, Moment, SharedClock, behind
 from identity.health import PROBE_TIMEOUT, DatabaseProbe
 from identity.mail.configured import configured_sender
 from identity.mail.deliverer import Deliverer
@@ -68,9 +68,9 @@ class Service:
         cores = _cores()
         signer = TokenSigner(_signing_keys(settings))
         self._database = _open_database(settings, pool_size(), meters)
-        time, now = _clocks(self._database, now)
+        time, moment, now = _clocks(self._database, now)
         self._hasher = PasswordHasher(settings.bcrypt_cost, cores, meters=meters)
-        issuer = VerificationIssuer(signer, settings.verification_ttl, time=time)
+        issuer = VerificationIssuer(signer, settings.verification_ttl, moment=moment)
         resends = ResendService(self._database, issuer, now=now)
         deliverer = Deliverer(
             # A name that no other process has: host names are cut, and pids are 1 in containers.
@@ -183,12 +183,13 @@ def _open_database(settings: Settings, connections: int, meters: Meters) -> Data
 
 def _clocks(
     database: Database, now: Callable[[], datetime] | None
-) -> tuple[SharedClock, Callable[[], datetime]]:
-    """The clock that leases go by, which all processes share, and the one for everything else."""
+) -> tuple[SharedClock, Callable[[], Moment], Callable[[], datetime]]:
+    """The clock that leases go by, which all processes share, its moments as values in statements,
+    and the clock for everything else."""
     if now is None and database.has_clock:
-        return database.time, SteadyClock().now
+        return database.time, database.moment, SteadyClock().now
     own = now or SteadyClock().now
-    return lambda _connection: own(), own
+    return lambda _connection: own(), own, own
 
 
 def _windows(settings: Settings, meters: Meters) -> Windows:

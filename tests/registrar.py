@@ -16,7 +16,7 @@ SIGNER: Final = TokenSigner(["k" * 32])
 
 
 def issuer(clock: FakeClock) -> VerificationIssuer:
-    return VerificationIssuer(SIGNER, LIFETIME, time=lambda _: clock.now())
+    return VerificationIssuer(SIGNER, LIFETIME, moment=clock.now)
 
 
 def registrar(

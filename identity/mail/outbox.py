@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from identity.database import Database, SharedClock
+from identity.database import Database, Moment, SharedClock
 from identity.models import OutboxMail, OutboxPause, User, Verification
 
 # How long a deliverer holds what it claimed. The rows of one that died come due again then.
@@ -23,7 +23,7 @@ def enqueue(
     user_id: str,
     verification_id: bytes,
     now: datetime,
-    due_at: datetime,
+    due_at: Moment,
 ) -> None:
     """Queues the mail of a verification, within the transaction that promises it.
 

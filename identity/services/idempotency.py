@@ -56,17 +56,21 @@ class RepeatableRequest:
         ).one_or_none()
         return None if found is None else FirstRequest(*found)
 
-    def remember(self, connection: Connection, user_id: str, now: datetime) -> None:
-        """Claims the id, within the transaction that makes the user, as the first of its writes.
+    def remember(
+        self, connection: Connection, user_id: str, now: datetime, *, takes_over: bool
+    ) -> None:
+        """Claims the id, within the transaction that makes the user, as the first of its writes;
+        if it `takes_over`, from a request that is forgotten.
 
         While another transaction has claimed it, this waits for how that one ends. Raises
         `sqlalchemy.exc.IntegrityError` when it was carried out.
         """
-        connection.execute(
-            delete(IdempotencyKey).where(
-                IdempotencyKey.id == self.id, IdempotencyKey.created_at <= now - REMEMBERED
+        if takes_over:
+            connection.execute(
+                delete(IdempotencyKey).where(
+                    IdempotencyKey.id == self.id, IdempotencyKey.created_at <= now - REMEMBERED
+                )
             )
-        )
         connection.execute(
             insert(IdempotencyKey).values(
                 id=self.id, content=self.content, user_id=user_id, created_at=now

@@ -19,8 +19,9 @@ from identity.services.verification import VerificationIssuer
 
 # An unverified registration never holds its names longer than this after Register.
 MAXIMUM_HOLD = timedelta(hours=72)
-# How often a registration is tried when what it ran into is gone again by the time it looks.
-ATTEMPTS = 3
+# How often a registration is tried. The first one takes nothing over; the others are for what is
+# gone again by the time it is looked at.
+ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,21 @@ class RegistrationService:
         if known is not None:
             return known
         password_hash = self._hasher.hash(registration.password.get_secret_value(), deadline)
+        takes_over = False
         for _ in range(ATTEMPTS - 1):
             try:
-                return self._store(registration, request, password_hash, deadline)
+                return self._store(registration, request, password_hash, deadline, takes_over)
             except Conflict:
                 continue
             except IntegrityError:
+                # Nearly always nobody is in the way, and it is not looked for beforehand. What is:
+                takes_over = True
                 # Which key it was is told differently by each database; who holds what is not.
                 known = self._repeated(request, registration, deadline)
                 if known is not None:
                     return known
                 self._refuse_if_held(registration)
-        return self._store(registration, request, password_hash, deadline)
+        return self._store(registration, request, password_hash, deadline, takes_over)
 
     def _repeated(
         self, request: RepeatableRequest | None, registration: Registration, deadline: Deadline
@@ -103,7 +107,9 @@ class RegistrationService:
         request: RepeatableRequest | None,
         password_hash: str,
         deadline: Deadline,
+        takes_over: bool,
     ) -> RegisteredUser:
+        """`takes_over`: what has lapsed gives way."""
         user_id = str(uuid.uuid4())
         now = self._now()
         expires_at = now + min(self._issuer.lifetime, MAXIMUM_HOLD)
@@ -111,15 +117,16 @@ class RegistrationService:
             if request is not None:
                 # First of all: a repeat at the same time waits here for how this one ends, and
                 # does not meet its names.
-                request.remember(connection, user_id, now)
-            # No select first: it would prove nothing about the moment of the insert.
-            connection.execute(
-                delete(User).where(
-                    _same_names(registration),
-                    User.is_email_verified.is_(False),
-                    User.held_until <= now,
+                request.remember(connection, user_id, now, takes_over=takes_over)
+            if takes_over:
+                connection.execute(
+                    delete(User).where(
+                        _same_names(registration),
+                        User.is_email_verified.is_(False),
+                        User.held_until <= now,
+                    )
                 )
-            )
+            # No select first: it would prove nothing about the moment of the insert.
             connection.execute(
                 insert(User).values(
                     id=user_id,

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, insert, select, update
 
-from identity.database import Database, SharedClock
+from identity.database import Database, Moment
 from identity.deadlines import Deadline
 from identity.errors import TokenError, TokenExpired, TokenUsed
 from identity.mail.outbox import enqueue
@@ -27,11 +27,13 @@ class VerifiedUser:
 class VerificationIssuer:
     """Issues pending verifications, each with its mail."""
 
-    def __init__(self, signer: TokenSigner, lifetime: timedelta, *, time: SharedClock) -> None:
-        """`time` is the clock that deliverers share: a mail is due at once by it."""
+    def __init__(
+        self, signer: TokenSigner, lifetime: timedelta, *, moment: Callable[[], Moment]
+    ) -> None:
+        """`moment` is one of the clock that deliverers share: a mail is due at once by it."""
         self.lifetime = lifetime
         self._signer = signer
-        self._time = time
+        self._moment = moment
 
     def issue(
         self,
@@ -59,7 +61,7 @@ class VerificationIssuer:
             user_id=user_id,
             verification_id=verification_id,
             now=now,
-            due_at=self._time(connection),
+            due_at=self._moment(),
         )
 
 
@@ -93,7 +95,8 @@ class VerificationService:
             Verification.id == token_id, Verification.expires_at > now
         )
         address = select(Verification.email).where(Verification.id == token_id)
-        with self._database.write() as connection:
+        deadline.check()  # the last moment at which nothing has happened yet
+        with self._database.single() as connection:
             verified = connection.execute(
                 update(User)
                 .where(
@@ -106,7 +109,6 @@ class VerificationService:
             ).one_or_none()
             if verified is None:
                 raise self._why_not(connection, token_id)
-            deadline.check()  # the last moment at which nothing has happened yet
         self._meters.verified(now - verified.created_at)
         return VerifiedUser(verified.id, verified.username, verified.email)
 

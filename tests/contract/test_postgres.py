@@ -68,15 +68,31 @@ def test_a_connection_that_went_stale_is_replaced_before_anything_is_sent(
         assert process_of(connection) != first
 
 
-def test_a_server_that_does_not_answer_is_given_up(database: Database) -> None:
+def test_a_server_that_does_not_answer_is_given_up(postgres_url: URL) -> None:
+    with closing(Database(postgres_url, longest_rest=0)) as database:
+        with database.read() as connection:
+            hanging = process_of(connection)
+        os.kill(hanging, signal.SIGSTOP)
+        try:
+            with database.read() as connection:
+                assert process_of(connection) != hanging
+        finally:
+            os.kill(hanging, signal.SIGCONT)
+
+
+def test_a_server_that_does_not_answer_right_after_a_call_is_given_up_by_the_next(
+    database: Database,
+) -> None:
     with database.read() as connection:
         hanging = process_of(connection)
     os.kill(hanging, signal.SIGSTOP)
     try:
-        with database.read() as connection:
-            assert process_of(connection) != hanging
+        with pytest.raises(DatabaseUnavailable), database.read() as connection:
+            process_of(connection)
     finally:
         os.kill(hanging, signal.SIGCONT)
+    with database.read() as connection:
+        assert process_of(connection) != hanging
 
 
 def test_a_server_that_stops_answering_within_a_transaction_is_given_up(

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Final
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.engine import URL, make_url
 
 from identity import migrate
 from identity.clock import SteadyClock
-from identity.database import Database
+from identity.database import Database, Moment
 from identity.deadlines import Deadline
 from identity.errors import DeadlineTooShort, TokenExpired
 from identity.mail.outbox import LEASE, Outbox
@@ -72,7 +72,7 @@ class Trial:
         self._shifts = [timedelta(), chance.choice([SHIFT, -SHIFT])]
         signer = TokenSigner(["k" * 32])
         now = self.machine.steady.now
-        issuer = VerificationIssuer(signer, LIFE, time=self.shared)
+        issuer = VerificationIssuer(signer, LIFE, moment=self.moment)
         self._registrar = RegistrationService(
             database, hasher, issuer, now=now, mail_queued=lambda: None
         )
@@ -83,6 +83,11 @@ class Trial:
         """The clock that leases go by: PostgreSQL's is on a machine of its own."""
         if self._database.has_clock:
             return self._database.time(connection) + self.machine.elapsed
+        return self.machine.steady.now()
+
+    def moment(self) -> Moment:
+        if self._database.has_clock:
+            return func.clock_timestamp() + self.machine.elapsed
         return self.machine.steady.now()
 
     def set_clock(self) -> None:

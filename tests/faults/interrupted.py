@@ -154,7 +154,7 @@ def interrupt_each_step(database: Database, leave: Leave) -> list[Outcome]:
     service = RegistrationService(
         database,
         hasher,
-        VerificationIssuer(TokenSigner(["k" * 32]), timedelta(hours=1), time=database.time),
+        VerificationIssuer(TokenSigner(["k" * 32]), timedelta(hours=1), moment=database.moment),
         now=lambda: datetime.now(UTC),
         mail_queued=lambda: None,
     )
