@@ -1,6 +1,5 @@
 """The composition root: the only place that wires the parts."""
 
-import os
 import uuid
 from collections.abc import Callable
 from datetime import datetime
@@ -12,6 +11,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from identity import embedded, policy
 from identity.clock import SteadyClock
 from identity.config import ConfigurationError, Settings
+from identity.cores import usable_cores
 from identity.database import REVISIONS, Database, SharedClock, behind
 from identity.health import PROBE_TIMEOUT, DatabaseProbe
 from identity.mail.configured import configured_sender
@@ -65,7 +65,7 @@ class Service:
         self._supervision = supervision
         if settings.is_embedded:
             embedded.make_directory()
-        cores = _cores()
+        cores = usable_cores()
         signer = TokenSigner(_signing_keys(settings))
         self._database = _open_database(settings, pool_size(), meters)
         time, now = _clocks(self._database, now)
@@ -150,7 +150,7 @@ def pool_size() -> int:
     These are light calls, Registers as they come from their hash, and the worker. The probe of
     the health has another connection of its own.
     """
-    return LIGHT_THREADS + _cores() + 1
+    return LIGHT_THREADS + usable_cores() + 1
 
 
 def _signing_keys(settings: Settings) -> tuple[str, ...]:
@@ -197,7 +197,3 @@ def _windows(settings: Settings, meters: Meters) -> Windows:
     from identity.ratelimit.valkey import ValkeyWindows  # noqa: PLC0415
 
     return ValkeyWindows(valkey_server(settings.rate_limit_store), meters)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
