@@ -26,7 +26,7 @@ faults: $(DEV_STAMP) ## break what the service stands on, and count what is lost
 	$(BIN)/python -W 'ignore:XDG_RUNTIME_DIR' -m tests.faults $(ARGS)
 
 .PHONY: check
-check: $(DEV_STAMP) ## format, lint, types, proto lint, drift of the stubs, dangers of migrations, names of metrics
+check: $(DEV_STAMP) ## format, lint, types, proto lint, drift of the stubs, dangers of migrations, names of metrics, the Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -34,6 +34,7 @@ check: $(DEV_STAMP) ## format, lint, types, proto lint, drift of the stubs, dang
 	$(BIN)/python -m scripts.stubs --check
 	$(BIN)/python -m scripts.migrations
 	$(BIN)/python -m scripts.metrics
+	$(BIN)/hadolint deploy/Dockerfile
 
 .PHONY: format
 format: $(DEV_STAMP) ## format the code and mend what the linter can mend

@@ -1,6 +1,5 @@
 """The composition root: the only place that wires the parts."""
 
-import os
 import uuid
 from collections.abc import Callable
 from datetime import datetime
@@ -12,6 +11,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from identity import embedded, policy
 from identity.clock import SteadyClock
 from identity.config import ConfigurationError, Settings
+from identity.cores import usable_cores
 from identity.database import REVISIONS, Database, Moment, SharedClock, behind
 from identity.health import PROBE_TIMEOUT, DatabaseProbe
 from identity.mail.configured import configured_sender
@@ -65,16 +65,16 @@ class Service:
         self._supervision = supervision
         if settings.is_embedded:
             embedded.make_directory()
-        cores = _cores()
+        cores = cores_for_hashes(settings)
         signer = TokenSigner(_signing_keys(settings))
-        self._database = _open_database(settings, pool_size(), meters)
+        self._database = _open_database(settings, pool_size(settings), meters)
         time, moment, now = _clocks(self._database, now)
         self._hasher = PasswordHasher(settings.bcrypt_cost, cores, meters=meters)
         issuer = VerificationIssuer(signer, settings.verification_ttl, moment=moment)
         resends = ResendService(self._database, issuer, now=now)
         deliverer = Deliverer(
             # A name that no other process has: host names are cut, and pids are 1 in containers.
-            Outbox(self._database, str(uuid.uuid4()), time=time),
+            Outbox(self._database, str(uuid.uuid4()), time=time, moment=moment),
             configured_sender(settings),
             Templates(settings.email_from, settings.verification_url),
             signer,
@@ -144,13 +144,20 @@ class Service:
         self._database.close()
 
 
-def pool_size() -> int:
+def cores_for_hashes(settings: Settings) -> int:
+    """Those of this process. All workers together hash on as many threads as there are cores: more
+    would only slow down the calls beside them.
+    """
+    return max(1, usable_cores() // settings.workers)
+
+
+def pool_size(settings: Settings) -> int:
     """As many connections as threads may want one at once.
 
     These are light calls, Registers as they come from their hash, and the worker. The probe of
     the health has another connection of its own.
     """
-    return LIGHT_THREADS + _cores() + 1
+    return LIGHT_THREADS + cores_for_hashes(settings) + 1
 
 
 def _signing_keys(settings: Settings) -> tuple[str, ...]:
@@ -198,7 +205,3 @@ def _windows(settings: Settings, meters: Meters) -> Windows:
     from identity.ratelimit.valkey import ValkeyWindows  # noqa: PLC0415
 
     return ValkeyWindows(valkey_server(settings.rate_limit_store), meters)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -49,7 +49,7 @@ def queue_mails(database: Database, clock: FakeClock, number: int) -> None:
 
 
 def outbox(database: Database, clock: FakeClock, holder: str = "one") -> Outbox:
-    return Outbox(database, holder, time=lambda _: clock.now())
+    return Outbox(database, holder, time=lambda _: clock.now(), moment=clock.now)
 
 
 def deliverer(

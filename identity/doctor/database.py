@@ -19,4 +19,4 @@ def database_findings(settings: Settings, now: Callable[[], datetime]) -> Iterat
     from identity.server import pool_size  # noqa: PLC0415 - gRPC takes a while
 
     # One more in each process for the probe of its health.
-    yield from postgres_findings(url, settings.workers * (pool_size() + 1), now)
+    yield from postgres_findings(url, settings.workers * (pool_size(settings) + 1), now)

@@ -1,6 +1,7 @@
 """The queue of mails in the database: what is due, who holds it, how it ended."""
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -70,11 +71,20 @@ class Outbox:
     whose own clocks differ.
     """
 
-    def __init__(self, database: Database, holder: str, *, time: SharedClock) -> None:
-        """`holder` names the deliverer; no two may share a name."""
+    def __init__(
+        self,
+        database: Database,
+        holder: str,
+        *,
+        time: SharedClock,
+        moment: Callable[[], Moment],
+    ) -> None:
+        """`holder` names the deliverer; no two may share a name. `time` and `moment` are of the
+        clock that deliverers share."""
         self._database = database
         self._holder = holder
         self._time = time
+        self._moment = moment
 
     def claim(self, limit: int) -> Batch:
         """Takes at most `limit` due rows, the longest due first, for the length of a lease.
@@ -153,14 +163,14 @@ class Outbox:
 
         Whoever holds its lease now: a mail that was accepted is not to be sent again.
         """
-        with self._database.write() as connection:
+        with self._database.single() as connection:
             result = connection.execute(
                 update(OutboxMail)
                 .where(OutboxMail.id == outbox_id, OutboxMail.sent_at.is_(None))
                 .values(
                     due_at=None,
                     claimed_by=None,
-                    sent_at=self._time(connection),
+                    sent_at=self._moment(),
                     dead_at=None,
                     last_error=None,
                 )

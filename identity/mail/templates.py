@@ -2,14 +2,36 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from email.headerregistry import Address
+from email.headerregistry import Address, BaseHeader, HeaderRegistry
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
+from functools import lru_cache
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 _SUBJECT = "Please confirm your e-mail address"
+
+# Of all mails, or of all their parts of a kind.
+_REPEATED = frozenset({"from", "subject", "mime-version", "content-transfer-encoding"})
+
+
+class _Headers(HeaderRegistry):
+    """Parses headers, which is what a mail costs most of; those that all mails share only once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parse_once = lru_cache(maxsize=64)(super().__call__)
+
+    def __call__(self, name: str, value: Any) -> BaseHeader:  # noqa: ANN401 - as the base
+        is_repeated = name.lower() in _REPEATED or (
+            name.lower() == "content-type" and "boundary" not in value
+        )
+        return self._parse_once(name, value) if is_repeated else super().__call__(name, value)
+
+
+_POLICY = SMTP.clone(header_factory=_Headers())
 
 
 @dataclass(frozen=True)
@@ -46,8 +68,8 @@ class Templates:
             "link": self._verification_url.replace("{token}", mail.token),
             "expires_at": f"{mail.expires_at:%Y-%m-%d %H:%M} UTC",
         }
-        message = EmailMessage(policy=SMTP)
-        message["From"] = self._sender
+        message = EmailMessage(policy=_POLICY)
+        message["From"] = str(self._sender)
         message["To"] = Address(addr_spec=mail.email)
         message["Subject"] = _SUBJECT
         message["Date"] = format_datetime(mail.written_at)

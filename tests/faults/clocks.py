@@ -117,7 +117,7 @@ class Trial:
         raise AssertionError("nobody waited, and it was verified")
 
     def outbox(self, holder: str) -> Outbox:
-        return Outbox(self._database, holder, time=self.shared)
+        return Outbox(self._database, holder, time=self.shared, moment=self.moment)
 
 
 def clock_on_sqlite(bench: Bench) -> Conclude:
