@@ -8,7 +8,7 @@
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import socket
+from socket import AF_INET, AF_INET6, socket
 from typing import Any, Final
 
 import structlog
@@ -39,7 +39,7 @@ class Exposition:
         }
         handler = type("_Handler", (_Handler,), {"answers": answers})
         try:
-            self._server = _Server((listen.host, listen.port), handler)
+            self._server = _Server(listen, handler)
         except OSError as error:
             why = f"cannot listen on {listen}: {error.strerror}"
             raise StartError(f"IDENTITY_METRICS_LISTEN: {why}") from None
@@ -63,9 +63,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = MAXIMUM_REQUESTS
 
-    def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - those of the base
+    def __init__(self, listen: Endpoint, handler: type[BaseHTTPRequestHandler]) -> None:
         self._room = threading.BoundedSemaphore(MAXIMUM_REQUESTS)
-        super().__init__(*arguments)
+        self.address_family = AF_INET6 if ":" in listen.host else AF_INET
+        super().__init__((listen.host, listen.port), handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         if self._room.acquire(blocking=False):

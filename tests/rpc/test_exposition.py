@@ -19,6 +19,7 @@ from tests.outbox import queue_mails
 from tests.scrape import PATIENCE, Answer, Scrape, fetch
 
 ANY_PORT = Endpoint("127.0.0.1", 0)
+ANY_PORT_OF_IPV6 = Endpoint("::1", 0)
 
 
 @dataclass
@@ -45,6 +46,13 @@ def expose() -> Iterator[Expose]:
             return opened.endpoint
 
         yield begin
+
+
+def test_an_address_may_be_ipv6() -> None:
+    opened = Exposition(ANY_PORT_OF_IPV6, CollectorRegistry(), lambda: True)
+    opened.start()
+    assert fetch(opened.endpoint, "/livez").status == 200
+    opened.stop()
 
 
 def test_the_probes_follow_the_service(expose: Expose) -> None:

@@ -1,5 +1,6 @@
 """Callers that take what they can: calls without requests, floods, and what stays answered."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,10 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated, Event
 
 from tests.refusals import refused
 from tests.requests import verification
@@ -101,6 +106,21 @@ def test_metadata_above_the_limit_is_refused(serve: Serve) -> None:
         call(verification("x"), metadata=(("x-large", "x" * 15_000),), timeout=PATIENCE)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert refused(call, verification("x"), metadata=(("x-large", "x" * 7000),)).reason
+
+
+def test_a_connection_that_pings_all_the_time_is_ended(serve: Serve) -> None:
+    endpoint = serve().service.endpoint
+    with socket.create_connection(endpoint, PATIENCE) as connection:
+        client = H2Connection(H2Configuration(client_side=True))
+        client.initiate_connection()
+        for number in range(10):
+            client.ping(number.to_bytes(8, "big"))
+        connection.sendall(client.data_to_send())
+        events: list[Event] = []
+        while received := connection.recv(65536):
+            events += client.receive_data(received)
+    (ended,) = (event for event in events if isinstance(event, ConnectionTerminated))
+    assert ended.error_code == ErrorCodes.ENHANCE_YOUR_CALM
 
 
 def test_the_server_says_what_it_reflects_itself(serve: Serve) -> None:
