@@ -49,7 +49,7 @@ def concurrency(bench: Bench) -> Iterable[Figure]:
             for kind, load in kinds.loads(at_once):
                 found[kind, at_once].append(bench.generators.run(load))
     for what, unit, measure in (
-        ("throughput", "calls/s", _rate),
+        ("Throughput", "calls/s", _rate),
         ("p50", "ms", lambda one: one.percentile(50) * 1000),
         ("p99", "ms", lambda one: one.percentile(99) * 1000),
     ):
@@ -57,9 +57,16 @@ def concurrency(bench: Bench) -> Iterable[Figure]:
             Line(kind, [(n, statistics.median(map(measure, found[kind, n]))) for n in wanted])
             for kind in kinds.names
         ]
-        title = f"{what[0].upper()}{what[1:]} over calls at once"
+        title = f"{what} over calls at once"
         bench.plots.append(
-            Plot(f"bench-{what}.svg", title, "calls at once", unit, lines, what != "throughput")
+            Plot(
+                f"bench-{what.lower()}.svg",
+                title,
+                "calls at once",
+                unit,
+                lines,
+                what != "Throughput",
+            )
         )
     refused = [
         sum(one.codes.get("ResourceExhausted", 0) for one in found["Register, cost 4", wanted[-1]])

@@ -6,7 +6,7 @@ from html import escape
 from typing import Final
 
 from tests.bench.bench import Line, Plot
-from tests.bench.figures import written
+from tests.bench.figures import plain
 
 _WIDTH: Final = 720  # pixels, as all that follow
 _HEIGHT: Final = 400
@@ -29,7 +29,7 @@ def draw(plot: Plot) -> str:
     body = [
         *_frame(plot),
         *_horizontal(axis),
-        *(_text(place, _HEIGHT - _BOTTOM + 20, written(x)) for x, place in places.items()),
+        *(_text(place, _HEIGHT - _BOTTOM + 20, plain(x)) for x, place in places.items()),
     ]
     for number, line in enumerate(plot.lines):
         body += _line(number, line, places, axis)
@@ -85,7 +85,7 @@ def _horizontal(axis: _Axis) -> Iterator[str]:
             f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
             f'stroke="{_INK}" stroke-opacity="0.25"/>'
         )
-        yield _text(_LEFT - 8, y + 4, written(tick), 'text-anchor="end"')
+        yield _text(_LEFT - 8, y + 4, plain(tick), 'text-anchor="end"')
 
 
 def _line(number: int, line: Line, places: dict[float, float], axis: _Axis) -> Iterator[str]:

@@ -19,7 +19,7 @@ class Target:
     unit: str = ""
 
     def __str__(self) -> str:
-        return f"{'<=' if self.is_ceiling else '>='} {written(self.number)}{self.unit}"
+        return f"{'<=' if self.is_ceiling else '>='} {plain(self.number)}{self.unit}"
 
     def verdict(self, figure: float) -> str:
         lack = figure / self.number - 1 if self.is_ceiling else 1 - figure / self.number
@@ -80,6 +80,11 @@ def written(number: float) -> str:
     if number == 0 or abs(number) >= 100:
         return f"{number:,.0f}"
     return f"{number:.{max(0, 2 - math.floor(math.log10(abs(number))))}f}"
+
+
+def plain(number: float) -> str:
+    """One that somebody chose, such as a place on an axis."""
+    return f"{number:,.10g}"
 
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str] = _HEAD) -> str:

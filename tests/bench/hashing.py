@@ -16,7 +16,7 @@ from tests.requests import PASSWORD
 
 COST: Final = 12
 AT_ONCE: Final = 16
-REGISTERS: Final = 48
+REGISTERS: Final = 32
 REGISTERS_SHORT: Final = 4
 CROWD: Final = 64  # Registers at once
 LIGHT_CALLS: Final = 400
@@ -63,12 +63,17 @@ def light_calls(bench: Bench) -> Iterable[Figure]:
         load = Load(endpoint, "VerifyEmail", requests, calls, _LIGHT_AT_ONCE, LIGHT_PER_SECOND)
         return bench.run(name, load, service).expect("InvalidArgument").percentile(99) * 1000
 
+    refused: list[float] = []
+
     def ask_beside_hashes() -> float:
         load = Load(endpoint, "Register", people.newcomers(crowd), crowd, crowd)
         with ThreadPoolExecutor(1) as pool:
             registered = pool.submit(bench.generators.run, load)
             slowest = ask("light calls beside hashes")
-            registered.result().expect("OK")
+            codes = registered.result().codes
+        # On a machine with other work the last of a crowd may be told to come later.
+        assert set(codes) <= {"OK", "ResourceExhausted"}, codes
+        refused.append(codes.get("ResourceExhausted", 0))
         return slowest
 
     ask("light calls, warm-up")
@@ -77,3 +82,4 @@ def light_calls(bench: Bench) -> Iterable[Figure]:
     yield reached("light", ratios(p99[1], p99[0]), what=what)
     yield told("light calls' p99, idle", p99[0], " ms")
     yield told(f"light calls' p99, {crowd} Registers hashing", p99[1], " ms")
+    yield told("of these Registers refused, because they would have waited too long", refused)

@@ -15,7 +15,7 @@ from tests.bench.programs import Program, work_of
 
 AT_ONCE: Final = 16
 CLIENTS: Final = 2  # processes
-JOURNEYS: Final = 40  # each thread's, a round
+JOURNEYS: Final = 30  # each thread's, a round
 JOURNEYS_SHORT: Final = 3
 
 

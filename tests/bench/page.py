@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.bench import machine
 from tests.bench.bench import Bench, Plot
-from tests.bench.figures import Figure, table, written
+from tests.bench.figures import Figure, plain, table, written
 from tests.bench.targets import TARGETS
 
 _PARTS: Final = ("server", "generator", "PostgreSQL", "mail server", "idle")
@@ -59,5 +59,5 @@ def _shares(shares: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 def _points(plot: Plot) -> Iterator[str]:
     yield f"{plot.title} ({plot.y}):"
-    head = (plot.x, *(written(x) for x, _ in plot.lines[0].points))
+    head = (plot.x, *(plain(x) for x, _ in plot.lines[0].points))
     yield table([(line.name, *(written(y) for _, y in line.points)) for line in plot.lines], head)
