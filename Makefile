@@ -25,6 +25,15 @@ test: $(DEV_STAMP) ## run the tests
 faults: $(DEV_STAMP) ## break what the service stands on, and count what is lost (ARGS=--short)
 	$(BIN)/python -W 'ignore:XDG_RUNTIME_DIR' -m tests.faults $(ARGS)
 
+# A load generator that costs little beside what it measures; without Go, Python processes do.
+GHZ := github.com/bojand/ghz/cmd/ghz@v0.120.0
+
+.PHONY: bench
+bench: $(DEV_STAMP) ## measure the service against references in the same run (ARGS=--short)
+	@command -v ghz >/dev/null || test -x build/bin/ghz || ! command -v go >/dev/null || \
+	  GOBIN="$(CURDIR)/build/bin" go install $(GHZ)
+	$(BIN)/python -W 'ignore:XDG_RUNTIME_DIR' -m tests.bench $(ARGS)
+
 .PHONY: check
 check: $(DEV_STAMP) ## format, lint, types, proto lint, drift of the stubs, dangers of migrations, names of metrics, the Dockerfile
 	$(BIN)/ruff format --check .

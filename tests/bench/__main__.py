@@ -1,0 +1,152 @@
+"""`make bench`: how fast the service is, against references measured in the same run."""
+
+import argparse
+import logging
+import math
+import random
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import structlog
+
+from tests.bench import machine
+from tests.bench.bench import Bench, Scenario
+from tests.bench.calls import verify, workers
+from tests.bench.chain import interceptors
+from tests.bench.concurrency import concurrency, statements
+from tests.bench.drawing import draw
+from tests.bench.figures import Figure
+from tests.bench.generators import Generators
+from tests.bench.hashing import light_calls, registers
+from tests.bench.journeys import journeys
+from tests.bench.mails import mails
+from tests.bench.page import page
+from tests.bench.parts import parts
+from tests.bench.sink import Sink
+from tests.bench.sizes import sizes
+from tests.bench.start import memory, start
+from tests.bench.targets import TARGETS
+from tests.faults.postgres import postgres_server
+
+SCENARIOS: Final[dict[str, Scenario]] = {
+    "registers": registers,
+    "light calls": light_calls,
+    "journeys": journeys,
+    "parts of a journey": parts,
+    "calls": verify,
+    "interceptors": interceptors,
+    "workers": workers,
+    "mails": mails,
+    "pgbench": statements,
+    "concurrency": concurrency,
+    "sizes": sizes,
+    "start": start,
+    "memory": memory,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    # Parts of the service that run in this process have nothing to tell.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    names = [name for name in SCENARIOS if any(part in name for part in given.only)]
+    if not names:
+        return _complain(f"no scenario is named so; there are: {'; '.join(SCENARIOS)}")
+    print(f"seed {given.seed}: {'; '.join(names)}", file=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what was started, as Ctrl-C does
+    load = machine.load()
+    with ExitStack() as stack:
+        bench = _bench(stack, given.seed, is_short=given.short)
+        figures = [figure for name in names for figure in _measured(bench, name, given.seed)]
+        report = page(bench, figures, load)
+    print(report)
+    if given.markdown:
+        given.markdown.write_text(report + "\n")
+    if given.plots:
+        for plot in bench.plots:
+            (given.plots / plot.file).write_text(draw(plot))
+    absent = _absent(bench, figures, names)
+    return _complain(f"not measured: {', '.join(absent)}") if absent else 0
+
+
+def _bench(stack: ExitStack, seed: int, *, is_short: bool) -> Bench:
+    begun = time.monotonic()
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench")))
+
+    def say(what: str) -> None:
+        print(f"{time.monotonic() - begun:6.0f} s  {what}", file=sys.stderr, flush=True)
+
+    return Bench(
+        folder,
+        Random(seed),
+        is_short,
+        stack,
+        say,
+        stack.enter_context(postgres_server()),
+        stack.enter_context(Sink(folder / "sink.log")),
+        Generators(),
+    )
+
+
+def _measured(bench: Bench, name: str, seed: int) -> list[Figure]:
+    """A scenario that breaks loses its own figures, and not those of the others."""
+    bench.say(name)
+    folder = bench.folder / name.replace(" ", "-")
+    folder.mkdir()
+    try:
+        with ExitStack() as stack:
+            own = replace(bench, folder=folder, random=Random(f"{seed} {name}"), stack=stack)
+            return list(SCENARIOS[name](own))
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
+        return [Figure("", name, (math.nan,))]
+
+
+def _absent(bench: Bench, figures: Sequence[Figure], names: Sequence[str]) -> list[str]:
+    """What should have been measured, and was not."""
+    found = {figure.target for figure in figures}
+    absent = [figure.what or figure.target for figure in figures if not figure.is_whole()]
+    if names == list(SCENARIOS):
+        absent += [target.what for name, target in TARGETS.items() if name not in found]
+    for plot in bench.plots:
+        points = [value for line in plot.lines for _, value in line.points]
+        if not points or not all(math.isfinite(value) and value > 0 for value in points):
+            absent.append(plot.title)
+    return absent
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument(
+        "--short", action="store_true", help="a minute: shows that all works, not how fast it is"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=random.SystemRandom().getrandbits(32),
+        help="a number that chooses people; printed at the start, another one each time",
+    )
+    parser.add_argument(
+        "--only", metavar="PART", nargs="+", default=[""], help="scenarios with that in their name"
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report there too")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write plots there, as SVG")
+    return parser
+
+
+def _complain(why: str) -> int:
+    print(f"bench: {why}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
