@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ _ONE_OF_MANY: Final = "10.{{randomInt 0 10}}.{{randomInt 0 100}}.{{randomInt 0 1
 _NANOSECONDS: Final = 1e9
 _MICROSECONDS: Final = 1e6
 _PROCESSES: Final = 2  # of Python clients
+LONGEST: Final = 300.0  # seconds of one load; the longest are 100,000 calls
 
 
 class Generator(Protocol):
@@ -179,10 +181,17 @@ def _worked(command: Sequence[str]) -> tuple[float, str]:
     """Runs it; the CPU seconds that it took, and its stdout."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(command, stdout=out, stderr=err, cwd=ROOT)
+        # A call that is never answered must not hold up the rest.
+        watchdog = threading.Timer(LONGEST, process.kill)
+        watchdog.daemon = True
+        watchdog.start()
         _, status, usage = os.wait4(process.pid, 0)
+        watchdog.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
         if process.returncode:
-            raise RuntimeError(f"{Path(command[0]).name}: {err.read()[-500:]}")
+            raise RuntimeError(
+                f"{Path(command[0]).name} ended with {process.returncode}: {err.read()[-500:]}"
+            )
         return usage.ru_utime + usage.ru_stime, out.read()

@@ -12,7 +12,7 @@ from typing import IO, Final, Self
 
 import psutil
 
-PATIENCE: Final = 60.0  # seconds; nothing takes that long unless it has failed
+PATIENCE: Final = 300.0  # seconds; nothing takes that long unless it has failed
 
 
 class Program:
