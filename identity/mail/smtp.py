@@ -1,9 +1,11 @@
 """Sends mails by SMTP (RFC 5321), one connection over a batch."""
 
+import math
 import smtplib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -88,6 +90,40 @@ class _Smtp(smtplib.SMTP):
                 connection.shutdown(socket.SHUT_RDWR)
 
 
+class _Watchdog:
+    """Cuts a connection off when one use of it takes too long.
+
+    The time-outs of the socket hold for each packet, so that a server that sends a byte now and
+    then would never meet them. One thread for the life of the connection, which looks now and then:
+    one for each mail cost more than the mail.
+    """
+
+    def __init__(self, connection: _Smtp, limit: float) -> None:
+        self._connection = connection
+        self._limit = limit
+        self._tick = min(1.0, limit / 4)  # seconds that it may be late
+        self._due = math.inf
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="smtp", daemon=True).start()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """The connection is in use."""
+        self._due = time.monotonic() + self._limit
+        try:
+            yield
+        finally:
+            self._due = math.inf
+
+    def end(self) -> None:
+        self._ended.set()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._tick):
+            if time.monotonic() >= self._due:
+                self._connection.abort()
+
+
 class SmtpSender:
     """Keeps one connection open from the first `send` until `close` or a failure."""
 
@@ -104,10 +140,11 @@ class SmtpSender:
         self._envelope_from = envelope_from
         self._tls = tls
         self._connection: _Smtp | None = None
+        self._watchdog: _Watchdog | None = None
 
     def send(self, mail: Mail) -> None:
         with self._classified(), self._bounded() as connection:
-            connection.send_message(mail.message, self._envelope_from, [mail.to])
+            connection.sendmail(self._envelope_from, [mail.to], mail.message.as_bytes())
 
     def check(self) -> None:
         """Connects, protects the connection and logs in as for a mail, but sends none.
@@ -122,6 +159,8 @@ class SmtpSender:
         if self._connection is None:
             return
         connection, self._connection = self._connection, None
+        if self._watchdog is not None:
+            self._watchdog.end()
         try:
             connection.quit()
         except (smtplib.SMTPException, OSError):
@@ -155,26 +194,17 @@ class SmtpSender:
 
     @contextmanager
     def _bounded(self) -> Iterator[_Smtp]:
-        """The open connection, cut off when the whole takes too long.
-
-        The time-outs of the socket hold for each packet, so that a server that sends a byte now
-        and then would never meet them.
-        """
-        server = self._server
-        fresh = self._connection is None
-        connection = self._connection or _Smtp(
-            server.host, self._tls if server.tls is SmtpTls.TLS else None
-        )
-        self._connection = connection
-        watchdog = threading.Timer(self._send_timeout, connection.abort)
-        watchdog.daemon = True
-        watchdog.start()
-        try:
+        """The open connection, cut off when the whole takes too long."""
+        connection, watchdog = self._connection, self._watchdog
+        fresh = connection is None or watchdog is None
+        if connection is None or watchdog is None:
+            from_start = self._tls if self._server.tls is SmtpTls.TLS else None
+            connection = self._connection = _Smtp(self._server.host, from_start)
+            watchdog = self._watchdog = _Watchdog(connection, self._send_timeout)
+        with watchdog.watching():
             if fresh:
                 self._open(connection)
             yield connection
-        finally:
-            watchdog.cancel()
 
     def _open(self, connection: _Smtp) -> None:
         server = self._server

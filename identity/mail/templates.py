@@ -25,9 +25,8 @@ class _Headers(HeaderRegistry):
         self._parse_once = lru_cache(maxsize=64)(super().__call__)
 
     def __call__(self, name: str, value: Any) -> BaseHeader:  # noqa: ANN401 - as the base
-        is_repeated = name.lower() in _REPEATED or (
-            name.lower() == "content-type" and "boundary" not in value
-        )
+        kind = name.lower()
+        is_repeated = kind in _REPEATED or (kind == "content-type" and "boundary" not in value)
         return self._parse_once(name, value) if is_repeated else super().__call__(name, value)
 
 
@@ -58,6 +57,7 @@ class Templates:
             autoescape=select_autoescape(),
             undefined=StrictUndefined,
             keep_trailing_newline=True,
+            auto_reload=False,  # they come with the release
         )
 
     def verification(self, mail: VerificationMail) -> EmailMessage:
