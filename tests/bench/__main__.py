@@ -42,7 +42,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "light calls": light_calls,
     "journeys": journeys,
     "parts of a journey": parts,
-    "calls": verify,
+    "VerifyEmail": verify,
     "interceptors": interceptors,
     "workers": workers,
     "mails": mails,
@@ -105,10 +105,17 @@ def _measured(bench: Bench, name: str, seed: int) -> list[Figure]:
     try:
         with ExitStack() as stack:
             own = replace(bench, folder=folder, random=Random(f"{seed} {name}"), stack=stack)
-            return list(SCENARIOS[name](own))
+            # Told as they come: whatever breaks later, they were not measured for nothing.
+            return [_told(bench, figure) for figure in SCENARIOS[name](own)]
     except Exception:  # noqa: BLE001
         traceback.print_exc()
         return [Figure("", name, (math.nan,))]
+
+
+def _told(bench: Bench, figure: Figure) -> Figure:
+    what, _, median, spread, verdict = figure.row(TARGETS.get(figure.target))
+    bench.say(f"  {what}: {median} ({spread}) {verdict}")
+    return figure
 
 
 def _absent(bench: Bench, figures: Sequence[Figure], names: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from tests.bench.people import People
 
 AT_ONCES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 AT_ONCES_SHORT: Final = (1, 16)
-CALLS: Final = 400  # a point and a round, and more of those that are quick
+CALLS: Final = 250  # a point and a round, and more of those that are quick
 CALLS_SHORT: Final = 64
 _QUICKER: Final = 4
 _TRANSACTIONS: Final = 500  # of each of pgbench's clients

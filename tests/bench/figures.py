@@ -44,6 +44,9 @@ class Figure:
         return bool(self.rounds) and all(math.isfinite(one) and one >= 0 for one in self.rounds)
 
     def row(self, target: Target | None) -> tuple[str, ...]:
+        """Cells for `table`; of a figure that is not whole, that it is not."""
+        if not self.is_whole():
+            return (self.what or self.target, str(target or ""), "not measured", "", "")
         spread = f"{written(min(self.rounds))} .. {written(max(self.rounds))}"
         return (
             self.what or (target.what if target else ""),
