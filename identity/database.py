@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Engine, event, exc, func, inspect, select, text
 from sqlalchemy.engine import URL
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from identity import sqlite
 from identity.clock import utc_now
@@ -17,6 +18,8 @@ from identity.meters import SILENT, Meters
 # Every revision of the schema, oldest first. A constant, so that `serve` starts without Alembic
 # (0.4 s); a test holds it to migrations/versions.
 REVISIONS: Final = ("0001", "0002", "0003")
+
+_TAKEN: Final = "taken"  # in the pool's record of a connection
 
 STATEMENT_TIMEOUT = 3.0  # seconds, PostgreSQL; every statement of a call takes milliseconds
 POOL_TIMEOUT = 2.0  # seconds a call waits for a connection
@@ -61,8 +64,13 @@ class Database:
             self.engine: Engine = postgres_engine(url, statement_timeout, rest, **pool)
         else:
             self.engine = sqlite.sqlite_engine(url, **pool)
-        event.listen(self.engine, "checkout", lambda *_: meters.connection_taken())
-        event.listen(self.engine, "checkin", lambda *_: meters.connection_returned())
+        # The same engine and pool, made once: each costs as much as a statement. PostgreSQL needs
+        # no transaction around what is one statement; SQLite's `BEGIN` says who writes.
+        at_once = {"isolation_level": "AUTOCOMMIT"} if self.has_clock else {}
+        self._reading = self.engine.execution_options(**at_once)
+        self._writing = self.engine.execution_options(writes=True)
+        self._single = self.engine.execution_options(writes=True, **at_once)
+        _count_connections(self.engine, meters)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -71,7 +79,7 @@ class Database:
         In PostgreSQL each sees what is committed when it begins, in a transaction or not; without
         one, it takes one round trip where it took three.
         """
-        with translated(), self._at_once().begin() as connection:
+        with translated(), self._reading.begin() as connection:
             yield connection
 
     @contextmanager
@@ -80,7 +88,7 @@ class Database:
 
         Raises DatabaseUnavailable, Conflict, or `sqlalchemy.exc.IntegrityError`.
         """
-        with translated(), self.engine.execution_options(writes=True).begin() as connection:
+        with translated(), self._writing.begin() as connection:
             yield connection
 
     @contextmanager
@@ -89,14 +97,8 @@ class Database:
 
         Raises as `write` does.
         """
-        with translated(), self._at_once().execution_options(writes=True).begin() as connection:
+        with translated(), self._single.begin() as connection:
             yield connection
-
-    def _at_once(self) -> Engine:
-        """Without a transaction around the statements, where the database needs none."""
-        if self.has_clock:
-            return self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        return self.engine
 
     def revision(self) -> str | None:
         """The revision that the schema is at; None for an empty database."""
@@ -131,6 +133,22 @@ class Database:
     def close(self) -> None:
         """Closes the pooled connections."""
         self.engine.dispose()
+
+
+def _count_connections(engine: Engine, meters: Meters) -> None:
+    """Tells of connections that are in use."""
+
+    def taken(_connection: object, record: ConnectionPoolEntry, *_: object) -> None:
+        record.info[_TAKEN] = True
+        meters.connection_taken()
+
+    def returned(_connection: object, record: ConnectionPoolEntry) -> None:
+        # One that could not be made is returned without having been taken.
+        if record.info.pop(_TAKEN, False):
+            meters.connection_returned()
+
+    event.listen(engine, "checkout", taken)
+    event.listen(engine, "checkin", returned)
 
 
 def behind(revision: str | None) -> str | None:

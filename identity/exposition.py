@@ -5,19 +5,25 @@
 /readyz    200 while it serves: its database answers, and it is not stopping; else 503
 """
 
+import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import AF_INET, AF_INET6, socket
+from socket import AF_INET, AF_INET6, SHUT_RDWR, socket
+from socketserver import TCPServer
 from typing import Any, Final
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from identity.startup import StartError
+from identity.tracebacks import describe
 from identity.values import Endpoint
 
-REQUEST_TIMEOUT: Final = 2.0  # seconds for a client to send its request, and to take its answer
+REQUEST_TIMEOUT: Final = 2.0  # seconds for each step of a request
+LONGEST_REQUEST: Final = 5.0  # seconds for all of it
 MAXIMUM_REQUESTS: Final = 16  # at once; more are hung up on
 
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -64,24 +70,45 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = MAXIMUM_REQUESTS
 
     def __init__(self, listen: Endpoint, handler: type[BaseHTTPRequestHandler]) -> None:
-        self._room = threading.BoundedSemaphore(MAXIMUM_REQUESTS)
+        self._open: dict[socket, float] = {}  # since when
+        self._lock = threading.Lock()
         self.address_family = AF_INET6 if ":" in listen.host else AF_INET
         super().__init__((listen.host, listen.port), handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        if self._room.acquire(blocking=False):
+        with self._lock:
+            has_room = len(self._open) < MAXIMUM_REQUESTS
+            if has_room:
+                self._open[request] = time.monotonic()
+        if has_room:
             super().process_request(request, client_address)
         else:
-            self.shutdown_request(request)
+            super().shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called every half a second: hangs up on those who take too long, however busily."""
+        oldest = time.monotonic() - LONGEST_REQUEST
+        with self._lock:
+            overdue = [request for request, since in self._open.items() if since < oldest]
+        for request in overdue:
+            with suppress(OSError):  # it has left
+                request.shutdown(SHUT_RDWR)
+
+    def server_bind(self) -> None:
+        """Without the base's look-up of our own name, which may take seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def handle_error(self, request: socket | tuple[bytes, socket], client_address: Any) -> None:  # noqa: ANN401
-        """A client that leaves is nobody's business."""
+        """A client that leaves is nobody's business; anything else is a defect."""
+        error = sys.exception()
+        if error is not None and not isinstance(error, OSError):
+            _log.error("exposition_failed", **describe(error))
 
 
 class _Handler(BaseHTTPRequestHandler):

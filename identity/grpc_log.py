@@ -5,13 +5,14 @@ tells in lines of its own on file descriptor 2, at a level that is otherwise off
 from there, and become lines of ours of a fixed form; what anybody else writes goes through.
 """
 
+import faulthandler
 import os
 import re
 import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -98,23 +99,23 @@ class CoreLog:
         _log.warning("tls_handshake_refused", reason=reason, left_out=left_out)
 
 
-def capture(meters: Meters) -> int:
-    """Takes over file descriptor 2, for good. Returns another one for what it was: the place for
-    our lines."""
+def follow(meters: Meters, lines: Callable[[bytes], object]) -> None:
+    """Takes over file descriptor 2, for good. `lines` takes what is not the core's; it must not
+    wait, or the core would wait for us."""
     ours = os.dup(2)
     end, pipe = os.pipe()
     os.dup2(pipe, 2)
     os.close(pipe)
-    core_log = CoreLog(meters, partial(os.write, ours))
+    core_log = CoreLog(meters, lines)
 
     def read() -> None:
         with os.fdopen(end, "rb") as lines:
             while line := lines.readline(LONGEST_LINE):
-                core_log.line(line)
+                with suppress(Exception):  # one line must not end all others
+                    core_log.line(line)
 
     threading.Thread(target=read, name="grpc-log", daemon=True).start()
     # Python's own last words need no detour.
-    sys.stderr = os.fdopen(
-        os.dup(ours), "w", encoding="utf-8", errors="backslashreplace", buffering=1
-    )
-    return ours
+    sys.stderr = os.fdopen(ours, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    # And neither do those of a crash, which would stay in the pipe.
+    faulthandler.enable(file=ours)

@@ -6,6 +6,7 @@ into a queue. Many are written at once; a process that is killed loses those of 
 """
 
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -17,7 +18,16 @@ import orjson
 LINGER: Final = 0.01
 # Lines that wait while the other end does not read, 4 MB; later ones are counted only.
 MAXIMUM_LINES: Final = 20_000
+STALL: Final = 1.0  # seconds between two looks whether the other end reads again
 CLOSE_PATIENCE: Final = 1.0  # seconds for the last lines
+
+
+def _whole_lines(text: bytes) -> bytes:
+    """As many lines as a pipe takes in one piece: other processes may write to the same one."""
+    if len(text) <= select.PIPE_BUF:
+        return text
+    end = text.rfind(b"\n", 0, select.PIPE_BUF) + 1
+    return text[: end or text.find(b"\n") + 1]
 
 
 class LineWriter:
@@ -67,6 +77,9 @@ class LineWriter:
             text += orjson.dumps({"event": "log_lines_left_out", "lines": left_out}) + b"\n"
         while text:
             try:
-                text = text[os.write(self._descriptor, text) :]
+                text = text[os.write(self._descriptor, _whole_lines(text)) :]
+            except BlockingIOError:  # whoever started us shares the descriptor, and its modes
+                select.select([], [self._descriptor], [], STALL)
             except OSError:  # a full disk, a reader that has left: nobody's call fails for it
+                self._left_out += text.count(b"\n")
                 return

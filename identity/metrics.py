@@ -89,6 +89,12 @@ class PrometheusMeters(Meters):
             buckets=_CALL_SECONDS,
             registry=registry,
         )
+        self._defects = Counter(
+            "identity_unforeseen",
+            "Calls that met a defect of the service.",
+            ("grpc_method",),
+            registry=registry,
+        )
         self._refusals = Counter(
             "identity_rate_limit_refusals",
             "Calls refused by a rate limit.",
@@ -185,7 +191,10 @@ class PrometheusMeters(Meters):
         calls.handled[code].inc()
         rpc = calls.labels[-1]
         if rpc in self._results:
-            self._results[rpc].labels(reason.lower() or _RESULTS[rpc]).inc()
+            result = _RESULTS[rpc] if code == "OK" else reason.lower()
+            self._results[rpc].labels(result).inc()
+        if reason == "INTERNAL":
+            self._defects.labels(rpc).inc()
         if reason == "RATE_LIMITED":
             self._refusals.labels(rpc).inc()
 

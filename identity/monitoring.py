@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from identity.config import Settings
 from identity.meters import SILENT, Meters
+from identity.startup import StartError
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -92,8 +93,13 @@ def shared(settings: Settings) -> Iterator[SharedMonitoring]:
     if settings.metrics_listen is None:
         yield SharedMonitoring(settings, None)
         return
-    with TemporaryDirectory(prefix="identity-metrics-") as directory:
-        yield SharedMonitoring(settings, Path(directory))
+    try:
+        directory = TemporaryDirectory(prefix="identity-metrics-")
+    except OSError as error:
+        why = f"workers need a directory for temporary files: {error.strerror}"
+        raise StartError(f"IDENTITY_METRICS_LISTEN: {why}") from None
+    with directory:
+        yield SharedMonitoring(settings, Path(directory.name))
 
 
 @contextmanager

@@ -93,7 +93,6 @@ class Service:
         )
         delivery = DeliveryServicer(DeliveryStatusService(self._database, time=time))
         self._windows = _windows(settings, meters)
-        self._health = HealthServicer(("", *_SERVICES))
         self._probe = DatabaseProbe(
             Database(settings.database_url, connections=1, statement_timeout=PROBE_TIMEOUT),
             self._report,
@@ -105,6 +104,7 @@ class Service:
             meters=meters,
             shares_port=supervision is not None,
         )
+        self._health = HealthServicer(("", *_SERVICES), self._transport.patience_with_watchers)
         server = self._transport.server
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(identity, server)
         delivery_pb2_grpc.add_DeliveryServiceServicer_to_server(delivery, server)

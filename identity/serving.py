@@ -59,7 +59,9 @@ def run(settings: Settings, supervision: Supervision | None = None) -> int:
     from identity import grpc_log, logs  # noqa: PLC0415 - `--help` starts without the server
 
     monitoring = Monitoring(settings, supervision.slot if supervision else None)
-    lines = LineWriter(grpc_log.capture(monitoring.meters) if tells_of_tls else _stderr())
+    lines = LineWriter(_stderr())
+    if tells_of_tls:
+        grpc_log.follow(monitoring.meters, lines.write)
     logs.configure(
         logs.LogFormat(settings.log_format),
         logs.LogLevel(settings.log_level),
@@ -70,7 +72,8 @@ def run(settings: Settings, supervision: Supervision | None = None) -> int:
         _serve(settings, monitoring, supervision, stop)
     finally:
         lines.close()
-    sys.stdout.flush()
+    with suppress(AttributeError, OSError, ValueError):  # there is none, or nobody reads it
+        sys.stdout.flush()
     # Not sys.exit(), which waits for every thread of a pool: those still at work are in calls
     # that nobody waits for any more, and a supervisor would kill us meanwhile.
     os._exit(0)
@@ -79,7 +82,7 @@ def run(settings: Settings, supervision: Supervision | None = None) -> int:
 def _stderr() -> int:
     """The descriptor for lines. Not 2 where the process was started without it: whatever is opened
     first, such as the database, may have that number now."""
-    return os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else sys.stderr.fileno()
+    return os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else os.dup(sys.stderr.fileno())
 
 
 def _serve(

@@ -77,6 +77,7 @@ class _Renewal:
     def __init__(self, files: CertificateFiles, known: _Look) -> None:
         self._files = files
         self._known = known
+        self._is_missing = False
         self._lock = threading.Lock()
 
     def __call__(self) -> grpc.ServerCertificateConfiguration | None:
@@ -88,10 +89,16 @@ class _Renewal:
                 renewed = self._files.read()
                 if self._files.look() != found:  # being written: the next handshake looks again
                     return None
-            except (OSError, UnusableCertificates) as error:
+            except UnusableCertificates as error:
                 self._complain(error)
+                self._known = found  # until they change again: once, not with each handshake
                 return None
-            self._known = found
+            except OSError as error:  # gone, or being replaced: the next handshake looks again
+                if not self._is_missing:
+                    self._complain(error)
+                self._is_missing = True
+                return None
+            self._known, self._is_missing = found, False
         _log.info("certificates_renewed")
         return renewed
 

@@ -84,7 +84,10 @@ class Transport:
         calls = Patience(5.0, crowd=LIGHT_THREADS // 2, seconds_in_a_crowd=1.0)
         probes = Patience(5.0, crowd=4, seconds_in_a_crowd=0.2)
         self.patience_with_reflection: Final = Patience(60.0, crowd=2, seconds_in_a_crowd=1.0)
-        self._lookout = Lookout(calls, probes, self.patience_with_reflection)
+        self.patience_with_watchers: Final = Patience(5.0, crowd=0, seconds_in_a_crowd=1.0)
+        self._lookout = Lookout(
+            calls, probes, self.patience_with_reflection, self.patience_with_watchers
+        )
         self._hold = HoldInterceptor()
         identify, rates_of_callers = _callers(settings)
         limits = _limits(settings, windows, rates_of_callers)

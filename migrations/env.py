@@ -26,16 +26,19 @@ def plain(kind: str, item: object, _context: object) -> str | Literal[False]:
 
 
 def run(connection: Connection) -> None:
-    """Runs the migrations on this connection, each in a transaction of its own."""
+    """Runs the migrations on this connection."""
+    is_sqlite = connection.dialect.name == "sqlite"
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
         # SQLite alters a table by copying it.
-        render_as_batch=connection.dialect.name == "sqlite",
+        render_as_batch=is_sqlite,
         # Both databases can; Alembic assumes that SQLite can't.
         transactional_ddl=True,
         # An index made concurrently ends the transaction: it must not be that of other revisions.
-        transaction_per_migration=True,
+        # SQLite has none, and a transaction around all of it, the look at the revision included,
+        # is what lets one of several migrators through at a time.
+        transaction_per_migration=not is_sqlite,
         compare_server_default=True,
         render_item=plain,
     )

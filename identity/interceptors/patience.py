@@ -57,12 +57,7 @@ class Patience:
 
     def look(self) -> None:
         """Cancels those whose time is over."""
-        for context in self._overdue():
-            context.cancel()
-
-    def _overdue(self) -> list[grpc.ServicerContext]:
-        overdue = []
-        with self._lock:
+        with self._lock:  # whoever has ended meanwhile is not cancelled
             now = self._clock()
             while self._waiting:
                 key, (since, context) = next(iter(self._waiting.items()))  # the longest
@@ -70,8 +65,7 @@ class Patience:
                 if now - since < (self._seconds_in_a_crowd if is_crowded else self._seconds):
                     break
                 del self._waiting[key]
-                overdue.append(context)
-        return overdue
+                context.cancel()
 
 
 class Lookout:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from identity.database import Database, Moment, SharedClock
@@ -16,6 +16,13 @@ LEASE = timedelta(seconds=60)
 # How often one mail is tried while no mail at all is accepted.
 PROBE_INTERVAL = timedelta(seconds=30)
 _THE_PAUSE = 1  # the id of the only row in outbox_pause
+
+# Of a mail that is not sent yet. Made once: to make it takes as long as to run it.
+_OWNER_IS_VERIFIED = (
+    select(User.is_email_verified)
+    .join(OutboxMail, OutboxMail.user_id == User.id)
+    .where(OutboxMail.id == bindparam("outbox_id"), OutboxMail.sent_at.is_(None))
+)
 
 
 def enqueue(
@@ -31,14 +38,14 @@ def enqueue(
     `due_at` is a moment of the clock that deliverers share.
     """
     connection.execute(
-        insert(OutboxMail).values(
-            id=str(uuid.uuid4()),
-            user_id=user_id,
-            verification_id=verification_id,
-            created_at=now,
-            due_at=due_at,
-            attempts=0,
-        )
+        insert(OutboxMail).values(due_at=due_at),
+        {
+            "id": str(uuid.uuid4()),
+            "user_id": user_id,
+            "verification_id": verification_id,
+            "created_at": now,
+            "attempts": 0,
+        },
     )
 
 
@@ -151,11 +158,7 @@ class Outbox:
     def is_wanted(self, outbox_id: str) -> bool:
         """Whether the claimed mail's user still waits for it, looked at anew."""
         with self._database.read() as connection:
-            verified = connection.scalar(
-                select(User.is_email_verified)
-                .join(OutboxMail, OutboxMail.user_id == User.id)
-                .where(OutboxMail.id == outbox_id, OutboxMail.sent_at.is_(None))
-            )
+            verified = connection.scalar(_OWNER_IS_VERIFIED, {"outbox_id": outbox_id})
         return verified is False  # None: the registration is gone, or another has sent the mail
 
     def sent(self, outbox_id: str) -> bool:

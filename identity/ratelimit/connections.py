@@ -38,7 +38,8 @@ class Connections:
 
     def __init__(self, server: ValkeyServer) -> None:
         """Connects. Takes as long as name server, network and server do; raises their errors."""
-        self._free: queue.SimpleQueue[_Connection] = queue.SimpleQueue()
+        # Not a SimpleQueue: its get() with a time-out may wait for ever (seen on CPython 3.11.7).
+        self._free: queue.Queue[_Connection] = queue.Queue()
         self._closed = False
         try:
             for _ in range(CONNECTIONS):

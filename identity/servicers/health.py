@@ -14,6 +14,9 @@ from typing import Final, Literal, TypeAlias
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from identity.interceptors.patience import Patience
+from identity.servicers.pools import OpenPool
+
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN: Final = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -33,6 +36,7 @@ _Send: TypeAlias = Callable[[health_pb2.HealthCheckResponse | None], None]
 class _Watcher:
     service: str
     send: _Send
+    context: grpc.ServicerContext
     told: _Status | None = None  # the status that it knows
     is_being_told: bool = False
 
@@ -40,7 +44,9 @@ class _Watcher:
 class HealthServicer(health_pb2_grpc.HealthServicer):
     """Every service has the same state; an unknown one has none."""
 
-    def __init__(self, services: Iterable[str]) -> None:
+    def __init__(self, services: Iterable[str], patience: Patience) -> None:
+        """`patience` is had with watchers that do not read what they are told."""
+        self._patience = patience
         self._services = frozenset(services)
         self._status: _Status = _NOT_SERVING
         self._watchers: set[_Watcher] = set()
@@ -58,7 +64,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         return health_pb2.HealthCheckResponse(status=self._status)
 
     # Threads of their own: health is told also while all others are busy.
-    Check.experimental_thread_pool = ThreadPoolExecutor(THREADS, "check")  # type: ignore[attr-defined]
+    Check.experimental_thread_pool = OpenPool(THREADS, "check")  # type: ignore[attr-defined]
 
     def Watch(  # type: ignore[override]  # see below
         self,
@@ -67,7 +73,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         send: _Send,
     ) -> None:
         """Answers at once and with each change. Returns, and takes no thread meanwhile."""
-        watcher = _Watcher(request.service, send)
+        watcher = _Watcher(request.service, send, context)
         with self._lock:
             has_room = len(self._watchers) < MAXIMUM_WATCHERS and not self._is_closed
             if has_room:
@@ -82,7 +88,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 
     # How grpcio knows that Watch is given `send` and keeps no thread.
     Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
-    Watch.experimental_thread_pool = ThreadPoolExecutor(THREADS, "watch")  # type: ignore[attr-defined]
+    Watch.experimental_thread_pool = OpenPool(THREADS, "watch")  # type: ignore[attr-defined]
 
     @property
     def is_serving(self) -> bool:
@@ -134,7 +140,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
                 if not is_news:
                     self._watchers.discard(watcher)
                 watcher.told = status
-            watcher.send(health_pb2.HealthCheckResponse(status=status) if is_news else None)
+            with self._patience.waiting(watcher.context):
+                watcher.send(health_pb2.HealthCheckResponse(status=status) if is_news else None)
 
     def _status_of(self, service: str) -> _Status:
         return self._status if service in self._services else _SERVICE_UNKNOWN

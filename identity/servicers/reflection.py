@@ -1,7 +1,6 @@
 """Reflection: lists the API to grpcurl and its like."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import grpc
@@ -11,6 +10,7 @@ from google.rpc import error_details_pb2  # noqa: F401
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from identity.interceptors.patience import Patience
+from identity.servicers.pools import OpenPool
 
 # A stream keeps a thread for as long as its client likes: these, and none of those for calls.
 THREADS: Final = 4
@@ -30,9 +30,7 @@ class ReflectionServicer(reflection.ReflectionServicer):
             yield from super().ServerReflectionInfo(request_iterator, context)
 
     # How grpcio knows which threads to use.
-    ServerReflectionInfo.experimental_thread_pool = ThreadPoolExecutor(  # type: ignore[attr-defined]
-        THREADS, "reflection"
-    )
+    ServerReflectionInfo.experimental_thread_pool = OpenPool(THREADS, "reflection")  # type: ignore[attr-defined]
 
 
 def add_reflection(server: grpc.Server, services: Sequence[str], patience: Patience) -> None:

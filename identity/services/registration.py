@@ -23,6 +23,8 @@ MAXIMUM_HOLD = timedelta(hours=72)
 # gone again by the time it is looked at.
 ATTEMPTS = 4
 
+_REGISTER = insert(User)
+
 
 @dataclass(frozen=True)
 class RegisteredUser:
@@ -128,17 +130,18 @@ class RegistrationService:
                 )
             # No select first: it would prove nothing about the moment of the insert.
             connection.execute(
-                insert(User).values(
-                    id=user_id,
-                    username=registration.username,
-                    username_key=registration.username_key,
-                    email=registration.email,
-                    password_hash=password_hash,
-                    is_email_verified=False,
-                    held_until=expires_at,
-                    created_at=now,
-                    updated_at=now,
-                )
+                _REGISTER,
+                {
+                    "id": user_id,
+                    "username": registration.username,
+                    "username_key": registration.username_key,
+                    "email": registration.email,
+                    "password_hash": password_hash,
+                    "is_email_verified": False,
+                    "held_until": expires_at,
+                    "created_at": now,
+                    "updated_at": now,
+                },
             )
             self._issuer.issue(
                 connection,

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from identity.database import Database, Moment
 from identity.deadlines import Deadline
@@ -47,14 +48,15 @@ class VerificationIssuer:
         """Writes a verification and its outbox row, within the caller's transaction."""
         verification_id = self._signer.new_id()
         connection.execute(
-            insert(Verification).values(
-                id=verification_id,
-                user_id=user_id,
-                email=email,
-                key_fingerprint=self._signer.fingerprint,
-                created_at=now,
-                expires_at=expires_at,
-            )
+            _ISSUE,
+            {
+                "id": verification_id,
+                "user_id": user_id,
+                "email": email,
+                "key_fingerprint": self._signer.fingerprint,
+                "created_at": now,
+                "expires_at": expires_at,
+            },
         )
         enqueue(
             connection,
@@ -63,6 +65,35 @@ class VerificationIssuer:
             now=now,
             due_at=self._moment(),
         )
+
+
+_ISSUE: Final = insert(Verification)
+# Made once: to make it takes as long as to run it. One statement decides: of any number of calls at
+# once, one finds the user unverified.
+_VERIFY: Final = (
+    update(User)
+    .where(
+        User.is_email_verified.is_(False),
+        User.id
+        == select(Verification.user_id)
+        .where(
+            Verification.id == bindparam("token_id"),
+            Verification.expires_at > bindparam("moment"),
+        )
+        .scalar_subquery(),
+        User.email
+        == select(Verification.email)
+        .where(Verification.id == bindparam("token_id"))
+        .scalar_subquery(),
+    )
+    .values(is_email_verified=True, held_until=None, updated_at=bindparam("moment"))
+    .returning(User.id, User.username, User.email, User.created_at)
+)
+_OWNER_IS_VERIFIED: Final = (
+    select(User.is_email_verified)
+    .join(Verification, Verification.user_id == User.id)
+    .where(Verification.id == bindparam("token_id"))
+)
 
 
 class VerificationService:
@@ -90,22 +121,10 @@ class VerificationService:
         """
         token_id = self._signer.open(token)
         now = self._now()
-        # One statement decides: of any number of calls at once, one finds the user unverified.
-        owner = select(Verification.user_id).where(
-            Verification.id == token_id, Verification.expires_at > now
-        )
-        address = select(Verification.email).where(Verification.id == token_id)
-        deadline.check()  # the last moment at which nothing has happened yet
         with self._database.single() as connection:
+            deadline.check()  # the last moment at which nothing has happened yet
             verified = connection.execute(
-                update(User)
-                .where(
-                    User.is_email_verified.is_(False),
-                    User.id == owner.scalar_subquery(),
-                    User.email == address.scalar_subquery(),
-                )
-                .values(is_email_verified=True, held_until=None, updated_at=now)
-                .returning(User.id, User.username, User.email, User.created_at)
+                _VERIFY, {"token_id": token_id, "moment": now}
             ).one_or_none()
             if verified is None:
                 raise self._why_not(connection, token_id)
@@ -114,9 +133,5 @@ class VerificationService:
 
     @staticmethod
     def _why_not(connection: Connection, token_id: bytes) -> TokenError:
-        used = connection.scalar(
-            select(User.is_email_verified)
-            .join(Verification, Verification.user_id == User.id)
-            .where(Verification.id == token_id)
-        )
+        used = connection.scalar(_OWNER_IS_VERIFIED, {"token_id": token_id})
         return TokenUsed() if used else TokenExpired()

@@ -28,7 +28,7 @@ from tests.outbox import queue_mails
 MAILS: Final = 2000
 MAILS_SHORT: Final = 400
 MAILS_BY_SES: Final = 300
-MAILS_BY_SES_SHORT: Final = 100
+MAILS_BY_SES_SHORT: Final = 300
 _REGION: Final = "eu-central-1"
 _PATIENCE: Final = 180  # seconds
 

@@ -30,7 +30,7 @@ CANCELLED: Final = 20_000
 CANCELLED_SHORT: Final = 2_000
 DRIPPING: Final = 300  # connections, each with a call whose request comes byte by byte
 DRIP_SECONDS: Final = 12.0
-DRIP_SECONDS_SHORT: Final = 4.0
+DRIP_SECONDS_SHORT: Final = 8.0  # longer than the service has patience
 LARGE: Final = 500  # calls with 15 KB of metadata, and as many of 1 MB
 LARGE_SHORT: Final = 100
 # MiB that the process may take more than before: 20 KiB for each idle connection, some for floods.

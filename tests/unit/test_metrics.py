@@ -17,6 +17,7 @@ from identity.monitoring import DIRECTORY_VARIABLE
 from scripts.metrics import exposed, unknown
 
 REGISTER = "/identity.v1.IdentityService/Register"
+REQUEST_REASONS = ("REQUEST_MISSING", "REQUEST_NOT_RECEIVED", "REQUEST_UNDECODABLE")
 VERIFY = "/identity.v1.IdentityService/VerifyEmail"
 
 
@@ -100,13 +101,25 @@ def test_what_happens_inside_is_counted(
     assert value("identity_rate_limit_fallbacks_total") == 1
 
 
+def test_a_request_that_could_not_be_read_is_no_success_and_no_defect(
+    registry: CollectorRegistry, meters: metrics.PrometheusMeters
+) -> None:
+    meters.call_handled(VERIFY, "INTERNAL", "REQUEST_UNDECODABLE", 0)
+    meters.call_handled(VERIFY, "INTERNAL", "INTERNAL", 0)
+    value = registry.get_sample_value
+    assert value("identity_verifications_total", {"result": "verified"}) is None
+    assert value("identity_verifications_total", {"result": "request_undecodable"}) == 1
+    assert value("identity_unforeseen_total", {"grpc_method": "VerifyEmail"}) == 1
+
+
 def test_every_label_is_out_of_a_closed_set(
     registry: CollectorRegistry, meters: metrics.PrometheusMeters
 ) -> None:
-    reasons = sorted(_reasons(errors.IdentityError))
+    reasons = sorted({*_reasons(errors.IdentityError), *REQUEST_REASONS})
     for method in policy.RULES:
-        for reason in ["", *reasons]:
-            meters.call_handled(method, "OK", reason, 0)
+        meters.call_handled(method, "OK", "", 0)
+        for reason in reasons:
+            meters.call_handled(method, "UNKNOWN", reason, 0)
     services = {method[1:].partition("/")[0] for method in policy.RULES}
     rpcs = {method.rpartition("/")[2] for method in policy.RULES}
     results = {reason.lower() for reason in reasons} | {"registered", "verified", *DeliveryResult}
@@ -114,7 +127,7 @@ def test_every_label_is_out_of_a_closed_set(
         "grpc_type": {"unary"},
         "grpc_service": services,
         "grpc_method": rpcs,
-        "grpc_code": {"OK"},
+        "grpc_code": {"OK", "UNKNOWN"},
         "result": results,
         "reason": HANDSHAKE_REASONS,
     }
