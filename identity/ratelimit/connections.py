@@ -5,10 +5,11 @@ comes byte by byte has one a byte. So connections are made beforehand, where nob
 and what a call sends and reads has one deadline in all.
 """
 
-import queue
 import socket
 import time
-from contextlib import suppress
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 import valkey
@@ -22,8 +23,10 @@ from identity.values import ValkeyServer
 CONNECTIONS: Final = 64
 # Seconds for each step of connecting, which no call waits for.
 CONNECT_TIMEOUT: Final = 1.0
-# Seconds. Below a millisecond poll() would not look at all, and leave an answer that is there.
-_SHORTEST_WAIT: Final = 0.001
+# Seconds of the one look that is left to a call whose time is over: an answer may be there that its
+# thread had no turn to read.
+_LAST_LOOK: Final = 0.01
+_RETRY: Final = 0.001  # seconds between two looks for a free connection
 
 
 class Script(NamedTuple):
@@ -38,46 +41,56 @@ class Connections:
 
     def __init__(self, server: ValkeyServer) -> None:
         """Connects. Takes as long as name server, network and server do; raises their errors."""
-        # Not a SimpleQueue: its get() with a time-out may wait for ever (seen on CPython 3.11.7).
-        self._free: queue.Queue[_Connection] = queue.Queue()
+        # No queue.Queue, at whose lock a crowd of threads waits for its turns; and no SimpleQueue,
+        # whose get() with a time-out may wait for ever (seen on CPython 3.11.7).
+        self._free: deque[_Connection] = deque()
         self._closed = False
         try:
             for _ in range(CONNECTIONS):
-                self._free.put(_connection(server))
+                self._free.append(_connection(server))
         except BaseException:
             self.close()
             raise
 
     def evaluate(self, script: Script, key: str, *arguments: int, patience: float) -> Any:  # noqa: ANN401 - what the script returns
         """Runs the script on the key. Raises what goes wrong, after `patience` seconds at most."""
-        deadline = time.monotonic() + patience
-        try:
-            # The one that was used longest ago: so none is idle until something cuts it off.
-            connection = self._free.get(timeout=patience)
-        except queue.Empty:
-            raise TimeoutError("no connection was free in time") from None
+        # The one that was used longest ago: so none is idle until something cuts it off.
+        connection = self._take(patience / 4)
+        connection.allow(patience * 3 / 4)
         answer = None
         with suppress(NoScriptError):
-            answer = connection.ask(deadline, "EVALSHA", script.digest, 1, key, *arguments)
+            answer = connection.ask("EVALSHA", script.digest, 1, key, *arguments)
         if answer is None:  # a server that was restarted, or whose scripts were flushed
-            answer = connection.ask(deadline, "EVAL", script.text, 1, key, *arguments)
-        self._free.put(connection)
+            answer = connection.ask("EVAL", script.text, 1, key, *arguments)
+        self._free.append(connection)
         if self._closed:
             self.close()
         return answer
+
+    def _take(self, patience: float) -> "_Connection":
+        end = time.monotonic() + patience
+        while True:
+            try:
+                return self._free.popleft()
+            except IndexError:  # rare: there are more than calls at once
+                if time.monotonic() >= end:
+                    raise TimeoutError("no connection was free in time") from None
+                time.sleep(_RETRY)
 
     def close(self) -> None:
         """Closes those that are free; those in use are closed when they come back."""
         self._closed = True
         while True:
             try:
-                self._free.get_nowait().disconnect()
-            except queue.Empty:
+                self._free.popleft().disconnect()
+            except IndexError:
                 return
 
 
 class _Connection(Protocol):
-    def ask(self, deadline: float, *command: str | int) -> Any: ...  # noqa: ANN401
+    def allow(self, seconds: float) -> None: ...
+
+    def ask(self, *command: str | int) -> Any: ...  # noqa: ANN401
 
     def disconnect(self) -> None: ...
 
@@ -113,12 +126,15 @@ class _Deadline:
         self._bounded = _BoundedSocket(super()._connect())  # type: ignore[misc]
         return self._bounded
 
-    def ask(self, deadline: float, *command: str | int) -> Any:  # noqa: ANN401
-        """The answer, at `time.monotonic() == deadline` at the latest.
+    def allow(self, seconds: float) -> None:
+        """So long all following steps may wait for the server, together."""
+        self._bounded.allow(seconds)
+
+    def ask(self, *command: str | int) -> Any:  # noqa: ANN401
+        """The answer.
 
         After any other error than a server's own word the connection is of no use.
         """
-        self._bounded.deadline = deadline
         self.send_command(*command)  # type: ignore[attr-defined]
         return self.read_response()  # type: ignore[attr-defined]
 
@@ -132,26 +148,45 @@ class _Tls(_Deadline, valkey.SSLConnection):
 
 
 class _BoundedSocket:
-    """As much of a socket as the client uses, with one deadline for all that is sent and read."""
+    """As much of a socket as the client uses, with one bound for all that is sent and read.
+
+    What counts is the time spent in waiting here. That a busy process lets its thread go on only
+    much later is no fault of the server, and its answer is there by then.
+    """
 
     def __init__(self, wrapped: socket.socket) -> None:
         self._wrapped = wrapped
-        self.deadline = time.monotonic() + CONNECT_TIMEOUT  # for AUTH and SELECT
+        self.allow(CONNECT_TIMEOUT)  # for AUTH and SELECT
 
-    def _wait_no_longer(self) -> None:
-        self._wrapped.settimeout(max(self.deadline - time.monotonic(), _SHORTEST_WAIT))
+    def allow(self, seconds: float) -> None:
+        self._left = seconds
+        self._has_last_look = True
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        timeout = self._left
+        if timeout < _LAST_LOOK:
+            if not self._has_last_look:
+                raise TimeoutError("no answer in time")
+            timeout, self._has_last_look = _LAST_LOOK, False
+        self._wrapped.settimeout(timeout)
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._left -= time.monotonic() - begun
 
     def sendall(self, octets: bytes) -> None:
-        self._wait_no_longer()
+        self._wrapped.settimeout(_LAST_LOOK)  # a command fits into the socket's buffer
         self._wrapped.sendall(octets)
 
     def recv(self, size: int) -> bytes:
-        self._wait_no_longer()
-        return self._wrapped.recv(size)
+        with self._waiting():
+            return self._wrapped.recv(size)
 
     def recv_into(self, buffer: bytearray) -> int:  # what the client uses with libvalkey
-        self._wait_no_longer()
-        return self._wrapped.recv_into(buffer)
+        with self._waiting():
+            return self._wrapped.recv_into(buffer)
 
     def settimeout(self, timeout: float | None) -> None:
         """Nothing to do: the deadline holds."""
