@@ -1,5 +1,6 @@
 """Renders mails from the templates beside this module."""
 
+import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from email.headerregistry import Address, BaseHeader, HeaderRegistry
@@ -14,7 +15,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 _SUBJECT = "Please confirm your e-mail address"
 
 # Of all mails, or of all their parts of a kind.
-_REPEATED = frozenset({"from", "subject", "mime-version", "content-transfer-encoding"})
+_REPEATED = frozenset(
+    {"from", "subject", "mime-version", "content-type", "content-transfer-encoding"}
+)
 
 
 class _Headers(HeaderRegistry):
@@ -26,8 +29,7 @@ class _Headers(HeaderRegistry):
 
     def __call__(self, name: str, value: Any) -> BaseHeader:  # noqa: ANN401 - as the base
         kind = name.lower()
-        is_repeated = kind in _REPEATED or (kind == "content-type" and "boundary" not in value)
-        return self._parse_once(name, value) if is_repeated else super().__call__(name, value)
+        return (self._parse_once if kind in _REPEATED else super().__call__)(name, value)
 
 
 _POLICY = SMTP.clone(header_factory=_Headers())
@@ -52,6 +54,9 @@ class Templates:
         """`verification_url` holds `{token}` where the token goes."""
         self._sender = sender
         self._verification_url = verification_url
+        # The same for all mails, and nothing that one could hold: to look for one in each costs as
+        # much as to fill it in.
+        self._boundary = secrets.token_hex(16)
         self._environment = Environment(
             loader=PackageLoader("identity.mail"),
             autoescape=select_autoescape(),
@@ -59,6 +64,9 @@ class Templates:
             keep_trailing_newline=True,
             auto_reload=False,  # they come with the release
         )
+
+        # Ours use none of Jinja's own, which would be copied for each mail.
+        self._environment.globals.clear()
 
     def verification(self, mail: VerificationMail) -> EmailMessage:
         """The mail with the link that proves the address."""
@@ -78,6 +86,7 @@ class Templates:
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation replies
         # 7bit keeps the link on one line; quoted-printable would break it and escape its "=".
         message.set_content(self._render("verification.txt", values), cte="7bit")
+        message.make_alternative(boundary=self._boundary)
         message.add_alternative(
             self._render("verification.html", values), subtype="html", cte="7bit"
         )
