@@ -72,15 +72,8 @@ class Service:
         self._hasher = PasswordHasher(settings.bcrypt_cost, cores, meters=meters)
         issuer = VerificationIssuer(signer, settings.verification_ttl, moment=moment)
         resends = ResendService(self._database, issuer, now=now)
-        deliverer = Deliverer(
-            # A name that no other process has: host names are cut, and pids are 1 in containers.
-            Outbox(self._database, str(uuid.uuid4()), time=time, moment=moment),
-            configured_sender(settings),
-            Templates(settings.email_from, settings.verification_url),
-            signer,
-            now=now,
-            meters=meters,
-        )
+        outbox = Outbox(self._database, _unique_name(), time=time, moment=moment)
+        deliverer = _deliverer(settings, outbox, signer, now, meters)
         self._worker = Worker(
             [resends.carry_out, deliverer.deliver_due, Cleanup(self._database, now=now).run]
         )
@@ -158,6 +151,22 @@ def pool_size(settings: Settings) -> int:
     the health has another connection of its own.
     """
     return LIGHT_THREADS + cores_for_hashes(settings) + 1
+
+
+def _unique_name() -> str:
+    """One that no other process has: host names are cut, and pids are 1 in containers."""
+    return str(uuid.uuid4())
+
+
+def _deliverer(
+    settings: Settings,
+    outbox: Outbox,
+    signer: TokenSigner,
+    now: Callable[[], datetime],
+    meters: Meters,
+) -> Deliverer:
+    templates = Templates(settings.email_from, settings.verification_url)
+    return Deliverer(outbox, configured_sender(settings), templates, signer, now=now, meters=meters)
 
 
 def _signing_keys(settings: Settings) -> tuple[str, ...]:
