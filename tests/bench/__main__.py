@@ -1,14 +1,8 @@
 """`make bench`: how fast the service is, against references measured in the same run."""
 
-import argparse
-import logging
 import math
-import random
-import signal
 import sys
 import tempfile
-import time
-import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,8 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-import structlog
-
+from tests import suite
 from tests.bench import machine
 from tests.bench.bench import Bench, Scenario
 from tests.bench.calls import verify, workers
@@ -55,18 +48,13 @@ SCENARIOS: Final[dict[str, Scenario]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = _parser().parse_args(arguments)
-    # Parts of the service that run in this process have nothing to tell.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    names = [name for name in SCENARIOS if any(part in name for part in given.only)]
-    if not names:
-        return _complain(f"no scenario is named so; there are: {'; '.join(SCENARIOS)}")
-    print(f"seed {given.seed}: {'; '.join(names)}", file=sys.stderr)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what was started, as Ctrl-C does
+    parser = suite.parser("bench", __doc__)
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write plots there, as SVG")
+    given = suite.begin(parser, SCENARIOS, arguments)
     load = machine.load()
     with ExitStack() as stack:
         bench = _bench(stack, given.seed, is_short=given.short)
-        figures = [figure for name in names for figure in _measured(bench, name, given.seed)]
+        figures = [figure for name in given.names for figure in _measured(bench, name, given.seed)]
         report = page(bench, figures, load)
     print(report)
     if given.markdown:
@@ -74,23 +62,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.plots:
         for plot in bench.plots:
             (given.plots / plot.file).write_text(draw(plot))
-    absent = _absent(bench, figures, names)
-    return _complain(f"not measured: {', '.join(absent)}") if absent else 0
+    absent = _absent(bench, figures, given.names)
+    if absent:
+        print(f"bench: not measured: {', '.join(absent)}", file=sys.stderr)
+    return 2 if absent else 0
 
 
 def _bench(stack: ExitStack, seed: int, *, is_short: bool) -> Bench:
-    begun = time.monotonic()
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench")))
-
-    def say(what: str) -> None:
-        print(f"{time.monotonic() - begun:6.0f} s  {what}", file=sys.stderr, flush=True)
-
     return Bench(
         folder,
         Random(seed),
         is_short,
         stack,
-        say,
+        suite.teller(),
         stack.enter_context(postgres_server()),
         stack.enter_context(Sink(folder / "sink.log")),
         Generators(),
@@ -98,18 +83,17 @@ def _bench(stack: ExitStack, seed: int, *, is_short: bool) -> Bench:
 
 
 def _measured(bench: Bench, name: str, seed: int) -> list[Figure]:
-    """A scenario that breaks loses its own figures, and not those of the others."""
     bench.say(name)
     folder = bench.folder / name.replace(" ", "-")
     folder.mkdir()
-    try:
+
+    def measure() -> list[Figure]:
         with ExitStack() as stack:
             own = replace(bench, folder=folder, random=Random(f"{seed} {name}"), stack=stack)
             # Told as they come: whatever breaks later, they were not measured for nothing.
             return [_told(bench, figure) for figure in SCENARIOS[name](own)]
-    except Exception:  # noqa: BLE001
-        traceback.print_exc()
-        return [Figure("", name, (math.nan,))]
+
+    return suite.attempt(measure, otherwise=[Figure("", name, (math.nan,))])
 
 
 def _told(bench: Bench, figure: Figure) -> Figure:
@@ -129,30 +113,6 @@ def _absent(bench: Bench, figures: Sequence[Figure], names: Sequence[str]) -> li
         if not points or not all(math.isfinite(value) and value > 0 for value in points):
             absent.append(plot.title)
     return absent
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument(
-        "--short", action="store_true", help="a minute: shows that all works, not how fast it is"
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=random.SystemRandom().getrandbits(32),
-        help="a number that chooses people; printed at the start, another one each time",
-    )
-    parser.add_argument(
-        "--only", metavar="PART", nargs="+", default=[""], help="scenarios with that in their name"
-    )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report there too")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="write plots there, as SVG")
-    return parser
-
-
-def _complain(why: str) -> int:
-    print(f"bench: {why}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":
