@@ -27,7 +27,8 @@ def test_processes_that_share_the_port_can_listen_on_it_and_come_and_go() -> Non
         for _ in range(2):
             with bound(endpoint, socket.SO_REUSEPORT) as one, bound(endpoint, socket.SO_REUSEPORT):
                 one.listen()
-                socket.create_connection(endpoint).close()
+                with socket.create_connection(endpoint) as client, one.accept()[0] as accepted:
+                    assert accepted.getpeername() == client.getsockname()
 
 
 def test_nobody_takes_connections_while_nobody_listens() -> None:

@@ -47,7 +47,10 @@ def test_a_reader_that_stands_still_holds_nobody_up_and_costs_lines_only() -> No
 def test_a_reader_that_has_left_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
+    before = set(threading.enumerate())
     lines = LineWriter(writing)
     lines.write("x\n")
+    assert len(set(threading.enumerate()) - before) == 1
     lines.close()
     os.close(writing)
+    assert set(threading.enumerate()) <= before
