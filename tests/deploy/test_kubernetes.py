@@ -73,7 +73,7 @@ def violation(document: Document, version: str) -> str:
     try:
         kubernetes_validate.validate(document, version, strict=True)
     except kubernetes_validate.ValidationError as error:
-        return error.message
+        return str(error.message)
     return ""
 
 
