@@ -3,10 +3,21 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, Engine, event, exc, func, inspect, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    bindparam,
+    event,
+    exc,
+    func,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -14,6 +25,7 @@ from identity import sqlite
 from identity.clock import utc_now
 from identity.errors import Conflict, DatabaseUnavailable
 from identity.meters import SILENT, Meters
+from identity.models import UtcDateTime
 
 # Every revision of the schema, oldest first. A constant, so that `serve` starts without Alembic
 # (0.4 s); a test holds it to migrations/versions.
@@ -32,10 +44,18 @@ _POSTGRES_UNAVAILABLE = ("08", "53", "57", "55P03", "25P03", "25P04", "25006")
 _POSTGRES_CONFLICT = frozenset({"40001", "40P01"})
 
 
-# The clock that all processes on one database share, asked within a transaction.
-SharedClock: TypeAlias = Callable[[Connection], datetime]
-# One of its moments, as a value in a statement.
-Moment: TypeAlias = datetime | ColumnElement[datetime]
+# The moment at which a statement runs, as a value in it.
+Moment: TypeAlias = ColumnElement[datetime]
+
+
+def moment_of(clock: Callable[[], datetime]) -> Moment:
+    """By a clock of this process."""
+    return bindparam(None, callable_=clock, type_=UtcDateTime())
+
+
+def read_clock(connection: Connection, moment: Moment) -> datetime:
+    """The moment now."""
+    return connection.execute(select(moment)).scalar_one()
 
 
 class Database:
@@ -57,6 +77,10 @@ class Database:
         """
         pool = {"pool_size": connections, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT}
         self.has_clock = url.get_backend_name() != "sqlite"
+        # By the clock that all processes on this database share. SQLite has none but the machine's.
+        self.moment: Final[Moment] = (
+            func.clock_timestamp(type_=UtcDateTime()) if self.has_clock else moment_of(utc_now)
+        )
         if self.has_clock:
             from identity.postgres import LONGEST_REST, postgres_engine  # noqa: PLC0415 - an extra
 
@@ -117,18 +141,7 @@ class Database:
     def now(self) -> datetime:
         """The moment on the clock that all processes on this database share."""
         with self.read() as connection:
-            return self.time(connection)
-
-    def time(self, connection: Connection) -> datetime:
-        """The same within a transaction: PostgreSQL's clock. SQLite has none but the machine's."""
-        if not self.has_clock:
-            return utc_now()
-        moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
-        return moment.astimezone(UTC)
-
-    def moment(self) -> Moment:
-        """The same moment as a value to store, which costs no round trip of its own."""
-        return func.clock_timestamp() if self.has_clock else utc_now()
+            return read_clock(connection, self.moment)
 
     def close(self) -> None:
         """Closes the pooled connections."""

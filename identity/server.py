@@ -12,11 +12,11 @@ from identity import embedded, policy
 from identity.clock import SteadyClock
 from identity.config import ConfigurationError, Settings
 from identity.cores import usable_cores
-from identity.database import REVISIONS, Database, Moment, SharedClock, behind
+from identity.database import REVISIONS, Database, Moment, behind, moment_of
 from identity.health import PROBE_TIMEOUT, DatabaseProbe
 from identity.mail.configured import configured_sender
 from identity.mail.deliverer import Deliverer
-from identity.mail.outbox import Outbox
+from identity.mail.outbox import MailQueue, Outbox
 from identity.mail.templates import Templates
 from identity.meters import SILENT, Meters
 from identity.ratelimit.memory import MemoryWindows
@@ -68,14 +68,15 @@ class Service:
         cores = cores_for_hashes(settings)
         signer = TokenSigner(_signing_keys(settings))
         self._database = _open_database(settings, pool_size(settings), meters)
-        time, moment, now = _clocks(self._database, now)
+        moment, now = _clocks(self._database, now)
         self._hasher = PasswordHasher(settings.bcrypt_cost, cores, meters=meters)
-        issuer = VerificationIssuer(signer, settings.verification_ttl, moment=moment)
+        issuer = VerificationIssuer(signer, settings.verification_ttl, MailQueue(moment))
         resends = ResendService(self._database, issuer, now=now)
-        outbox = Outbox(self._database, _unique_name(), time=time, moment=moment)
+        outbox = Outbox(self._database, _unique_name(), moment)
         deliverer = _deliverer(settings, outbox, signer, now, meters)
         self._worker = Worker(
-            [resends.carry_out, deliverer.deliver_due, Cleanup(self._database, now=now).run]
+            woken=[deliverer.deliver_due],
+            polling=[resends.carry_out, Cleanup(self._database, now=now).run],
         )
         identity = IdentityServicer(
             RegistrationService(
@@ -84,7 +85,7 @@ class Service:
             VerificationService(self._database, signer, now=now, meters=meters),
             resends,
         )
-        delivery = DeliveryServicer(DeliveryStatusService(self._database, time=time))
+        delivery = DeliveryServicer(DeliveryStatusService(self._database, moment))
         self._windows = _windows(settings, meters)
         self._probe = DatabaseProbe(
             Database(settings.database_url, connections=1, statement_timeout=PROBE_TIMEOUT),
@@ -199,13 +200,12 @@ def _open_database(settings: Settings, connections: int, meters: Meters) -> Data
 
 def _clocks(
     database: Database, now: Callable[[], datetime] | None
-) -> tuple[SharedClock, Callable[[], Moment], Callable[[], datetime]]:
-    """The clock that leases go by, which all processes share, its moments as values in statements,
-    and the clock for everything else."""
+) -> tuple[Moment, Callable[[], datetime]]:
+    """The clock that leases go by, which all processes share, and the one for everything else."""
     if now is None and database.has_clock:
-        return database.time, database.moment, SteadyClock().now
+        return database.moment, SteadyClock().now
     own = now or SteadyClock().now
-    return lambda _connection: own(), own, own
+    return moment_of(own), own
 
 
 def _windows(settings: Settings, meters: Meters) -> Windows:

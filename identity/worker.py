@@ -1,6 +1,7 @@
 """The one thread beside the calls: runs the background jobs, one after the other."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
@@ -18,10 +19,12 @@ _log = structlog.get_logger()
 
 
 class Worker:
-    """Runs all jobs until none has anything left, then waits to be woken or for the next poll."""
+    """Runs jobs until none has anything left, then waits to be woken or for the next poll."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._jobs = jobs
+    def __init__(self, *, woken: Sequence[Job], polling: Sequence[Job]) -> None:
+        """`woken` run whenever it is woken and with each poll, `polling` with each poll only."""
+        self._woken = woken
+        self._polling = polling
         self._work = threading.Event()
         self._stopping = threading.Event()
         self._reachable = True
@@ -42,10 +45,16 @@ class Worker:
             self._thread.join(timeout)
 
     def _run(self) -> None:
+        poll_at = time.monotonic()
         while not self._stopping.is_set():
             self._work.clear()
-            if not sum([self._attempt(job) for job in self._jobs]):
-                self._work.wait(POLL_INTERVAL)
+            is_poll = time.monotonic() >= poll_at
+            jobs = [*self._polling, *self._woken] if is_poll else self._woken
+            if sum([self._attempt(job) for job in jobs]):
+                continue
+            if is_poll:
+                poll_at = time.monotonic() + POLL_INTERVAL
+            self._work.wait(poll_at - time.monotonic())
 
     def _attempt(self, job: Job) -> int:
         """What the job did; 0 when it failed, so that the next try waits for the poll."""

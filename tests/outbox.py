@@ -6,7 +6,7 @@ from email.headerregistry import Address
 
 from sqlalchemy import delete, insert, select, text, update
 
-from identity.database import Database
+from identity.database import Database, moment_of
 from identity.mail.deliverer import Deliverer
 from identity.mail.outbox import Outbox
 from identity.mail.sender import PermanentFailure, Sender
@@ -49,7 +49,7 @@ def queue_mails(database: Database, clock: FakeClock, number: int) -> None:
 
 
 def outbox(database: Database, clock: FakeClock, holder: str = "one") -> Outbox:
-    return Outbox(database, holder, time=lambda _: clock.now(), moment=clock.now)
+    return Outbox(database, holder, moment_of(clock.now))
 
 
 def deliverer(

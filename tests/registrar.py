@@ -4,7 +4,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
-from identity.database import Database
+from identity.database import Database, moment_of
+from identity.mail.outbox import MailQueue
 from identity.security.passwords import PasswordHasher
 from identity.security.tokens import TokenSigner
 from identity.services.registration import RegistrationService
@@ -16,7 +17,7 @@ SIGNER: Final = TokenSigner(["k" * 32])
 
 
 def issuer(clock: FakeClock) -> VerificationIssuer:
-    return VerificationIssuer(SIGNER, LIFETIME, moment=clock.now)
+    return VerificationIssuer(SIGNER, LIFETIME, MailQueue(moment_of(clock.now)))
 
 
 def registrar(

@@ -25,6 +25,10 @@ BATCH = 20  # rows claimed at once
 # mail meanwhile.
 STALE_CLAIM = LEASE / 4
 
+# For so long a claimed mail's user is believed not to have verified meanwhile: about as long as it
+# takes to send a mail, whose user may verify meanwhile just as well.
+FRESH_CLAIM = timedelta(seconds=0.1)
+
 FIRST_DELAY = timedelta(seconds=5)
 LONGEST_DELAY = timedelta(minutes=10)
 
@@ -82,7 +86,7 @@ class Deliverer:
                     self._outbox.release(mail.outbox_id)
                     continue
                 try:
-                    is_judged = self._deliver(mail)
+                    is_judged = self._deliver(mail, claimed_at)
                 except AccountFailure as failure:
                     self._pause(mail, failure.reason)
                     is_paused = True
@@ -95,10 +99,9 @@ class Deliverer:
                 self._sender.close()
         return 0 if is_paused else len(batch.mails)
 
-    def _deliver(self, mail: QueuedVerification) -> bool:
+    def _deliver(self, mail: QueuedVerification, claimed_at: datetime) -> bool:
         """Tries one mail. Whether the provider judged it, so that others are judged too."""
-        # Looked at now, not at the claim: others of the batch may have taken a while.
-        if not self._outbox.is_wanted(mail.outbox_id):
+        if not self._is_wanted(mail, claimed_at):
             self._bury(mail, "verified already")
             return False
         if mail.expires_at <= self._now():
@@ -122,6 +125,11 @@ class Deliverer:
             self._untold.append(mail.outbox_id)
             self._note_accepted()
         return True
+
+    def _is_wanted(self, mail: QueuedVerification, claimed_at: datetime) -> bool:
+        if mail.is_email_verified or self._now() - claimed_at <= FRESH_CLAIM:
+            return not mail.is_email_verified
+        return self._outbox.is_wanted(mail.outbox_id)  # others of the batch have taken a while
 
     def _note_accepted(self) -> None:
         while self._untold:

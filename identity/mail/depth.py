@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from sqlalchemy import func, select
 
-from identity.database import Database
+from identity.database import Database, read_clock
 from identity.models import OutboxMail, OutboxPause
 
 
@@ -30,7 +30,7 @@ def depth(database: Database) -> Depth:
     with database.read() as connection:
         queued, delayed, oldest = connection.execute(waiting).one()
         is_paused = connection.scalar(select(OutboxPause.id)) is not None
-        now = database.time(connection)
+        now = read_clock(connection, database.moment)
     # Another host's clock may be ahead of ours.
     age = timedelta() if oldest is None else max(now - oldest, timedelta())
     return Depth(queued, delayed, age, is_paused)

@@ -1,14 +1,14 @@
 """The queue of mails in the database: what is due, who holds it, how it ended."""
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from identity.database import Database, Moment, SharedClock
+from identity.database import Database, Moment, read_clock
 from identity.models import OutboxMail, OutboxPause, User, Verification
 
 # How long a deliverer holds what it claimed. The rows of one that died come due again then.
@@ -17,36 +17,68 @@ LEASE = timedelta(seconds=60)
 PROBE_INTERVAL = timedelta(seconds=30)
 _THE_PAUSE = 1  # the id of the only row in outbox_pause
 
-# Of a mail that is not sent yet. Made once: to make it takes as long as to run it.
-_OWNER_IS_VERIFIED = (
+# The statements that every mail takes are made once: to make one takes several times as long as to
+# run it.
+_DUE: Final = (
+    select(OutboxMail.id)
+    .where(OutboxMail.due_at <= bindparam("moment"))
+    .order_by(OutboxMail.due_at)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
+    .cte("due")  # evaluated once: a subquery in IN may be run again and exceed its limit
+)
+_CLAIM: Final = (
+    update(OutboxMail)
+    .where(OutboxMail.id.in_(select(_DUE.c.id)))
+    .values(due_at=bindparam("end_of_lease"), claimed_by=bindparam("holder"))
+    .returning(OutboxMail.id)
+)
+_CLAIMED: Final = (
+    select(
+        OutboxMail.id.label("outbox_id"),
+        OutboxMail.attempts,
+        OutboxMail.created_at,
+        User.username,
+        User.is_email_verified,
+        Verification.id.label("verification_id"),
+        Verification.email,
+        Verification.key_fingerprint,
+        Verification.expires_at,
+    )
+    .join(User, User.id == OutboxMail.user_id)
+    .join(Verification, Verification.id == OutboxMail.verification_id)
+    .where(OutboxMail.id.in_(bindparam("claimed", expanding=True)))
+    .order_by(OutboxMail.created_at)
+)
+# Of a mail that is not sent yet.
+_OWNER_IS_VERIFIED: Final = (
     select(User.is_email_verified)
     .join(OutboxMail, OutboxMail.user_id == User.id)
     .where(OutboxMail.id == bindparam("outbox_id"), OutboxMail.sent_at.is_(None))
 )
 
 
-def enqueue(
-    connection: Connection,
-    *,
-    user_id: str,
-    verification_id: bytes,
-    now: datetime,
-    due_at: Moment,
-) -> None:
-    """Queues the mail of a verification, within the transaction that promises it.
+class MailQueue:
+    """The queue as they see it who promise mails."""
 
-    `due_at` is a moment of the clock that deliverers share.
-    """
-    connection.execute(
-        insert(OutboxMail).values(due_at=due_at),
-        {
-            "id": str(uuid.uuid4()),
-            "user_id": user_id,
-            "verification_id": verification_id,
-            "created_at": now,
-            "attempts": 0,
-        },
-    )
+    def __init__(self, moment: Moment) -> None:
+        """`moment` is of the clock that deliverers share: a mail is due at once by it."""
+        self._put = insert(OutboxMail).values(due_at=moment)
+
+    def put(
+        self, connection: Connection, *, user_id: str, verification_id: bytes, now: datetime
+    ) -> None:
+        """Queues the mail of a verification, within the transaction that promises it."""
+        connection.execute(
+            self._put,
+            {
+                "id": str(uuid.uuid4()),
+                "user_id": user_id,
+                "verification_id": verification_id,
+                "created_at": now,
+                "attempts": 0,
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -57,6 +89,7 @@ class QueuedVerification:
     attempts: int  # failed ones so far
     created_at: datetime
     username: str
+    is_email_verified: bool  # then nobody waits for it any more
     verification_id: bytes
     email: str
     key_fingerprint: str
@@ -78,29 +111,29 @@ class Outbox:
     whose own clocks differ.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        holder: str,
-        *,
-        time: SharedClock,
-        moment: Callable[[], Moment],
-    ) -> None:
-        """`holder` names the deliverer; no two may share a name. `time` and `moment` are of the
-        clock that deliverers share."""
+    def __init__(self, database: Database, holder: str, moment: Moment) -> None:
+        """`holder` names the deliverer; no two may share a name. `moment` is of the clock that
+        deliverers share."""
         self._database = database
         self._holder = holder
-        self._time = time
         self._moment = moment
+        self._look = select(
+            moment.label("now"), select(OutboxPause.probe_at).scalar_subquery().label("probe_at")
+        )
+        self._sent = (
+            update(OutboxMail)
+            .where(OutboxMail.id == bindparam("outbox_id"), OutboxMail.sent_at.is_(None))
+            .values(due_at=None, claimed_by=None, sent_at=moment, dead_at=None, last_error=None)
+        )
 
     def claim(self, limit: int) -> Batch:
         """Takes at most `limit` due rows, the longest due first, for the length of a lease.
 
         During a pause it takes nothing but, every 30 seconds, one row as a probe.
         """
-        with self._database.write() as connection:
-            now = self._time(connection)
-            probe_at = connection.scalar(select(OutboxPause.probe_at))
+        # Each statement may stand by itself: what is claimed and not delivered comes due again.
+        with self._database.single() as connection:
+            now, probe_at = connection.execute(self._look).one()
             if probe_at is None:
                 return Batch(self._claim(connection, now, limit))
             turn = connection.execute(
@@ -113,38 +146,18 @@ class Outbox:
             return Batch(self._claim(connection, now, 1), is_probe=True)
 
     def _claim(self, connection: Connection, now: datetime, limit: int) -> list[QueuedVerification]:
-        due = (
-            select(OutboxMail.id)
-            .where(OutboxMail.due_at <= now)
-            .order_by(OutboxMail.due_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
-            .cte("due")  # evaluated once: a subquery in IN may be run again and exceed its limit
-        )
         claimed = connection.scalars(
-            update(OutboxMail)
-            .where(OutboxMail.id.in_(select(due.c.id)))
-            .values(due_at=now + LEASE, claimed_by=self._holder)
-            .returning(OutboxMail.id)
+            _CLAIM,
+            {
+                "moment": now,
+                "most": limit,
+                "end_of_lease": now + LEASE,
+                "holder": self._holder,
+            },
         ).all()
         if not claimed:
             return []
-        rows = connection.execute(
-            select(
-                OutboxMail.id.label("outbox_id"),
-                OutboxMail.attempts,
-                OutboxMail.created_at,
-                User.username,
-                Verification.id.label("verification_id"),
-                Verification.email,
-                Verification.key_fingerprint,
-                Verification.expires_at,
-            )
-            .join(User, User.id == OutboxMail.user_id)
-            .join(Verification, Verification.id == OutboxMail.verification_id)
-            .where(OutboxMail.id.in_(claimed))
-            .order_by(OutboxMail.created_at)
-        ).mappings()
+        rows = connection.execute(_CLAIMED, {"claimed": claimed}).mappings()
         mails = [QueuedVerification(**row) for row in rows]
         orphans = set(claimed).difference(mail.outbox_id for mail in mails)
         if orphans:  # their verification was cleaned up: there is no link left to send
@@ -167,23 +180,13 @@ class Outbox:
         Whoever holds its lease now: a mail that was accepted is not to be sent again.
         """
         with self._database.single() as connection:
-            result = connection.execute(
-                update(OutboxMail)
-                .where(OutboxMail.id == outbox_id, OutboxMail.sent_at.is_(None))
-                .values(
-                    due_at=None,
-                    claimed_by=None,
-                    sent_at=self._moment(),
-                    dead_at=None,
-                    last_error=None,
-                )
-            )
+            result = connection.execute(self._sent, {"outbox_id": outbox_id})
         return result.rowcount == 1
 
     def retry(self, mail: QueuedVerification, reason: str, delay: timedelta) -> bool:
         """Counts a failed attempt and makes the mail due again after `delay`."""
         with self._database.write() as connection:
-            due_at = self._time(connection) + delay
+            due_at = read_clock(connection, self._moment) + delay
             return self._settle(
                 connection,
                 mail.outbox_id,
@@ -195,18 +198,18 @@ class Outbox:
     def bury(self, outbox_id: str, reason: str) -> bool:
         """Settles a mail that will never be sent, with the reason for the operator."""
         with self._database.write() as connection:
-            now = self._time(connection)
+            now = read_clock(connection, self._moment)
             return self._settle(connection, outbox_id, due_at=None, dead_at=now, last_error=reason)
 
     def release(self, outbox_id: str) -> bool:
         """Gives a claimed row back untried."""
         with self._database.write() as connection:
-            return self._settle(connection, outbox_id, due_at=self._time(connection))
+            return self._settle(connection, outbox_id, due_at=read_clock(connection, self._moment))
 
     def pause(self, reason: str) -> bool:
         """Stops all deliverers, but for probes. Whether they were not stopped before."""
         with self._database.write() as connection:
-            now = self._time(connection)
+            now = read_clock(connection, self._moment)
             known = connection.execute(
                 update(OutboxPause).values(reason=reason, probe_at=now + PROBE_INTERVAL)
             )

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, select
 
-from identity.database import Database, SharedClock
+from identity.database import Database, Moment, read_clock
 from identity.deadlines import Deadline
 from identity.errors import UserNotFound
 from identity.mail.standing import MailStanding, State, standings
@@ -56,10 +56,10 @@ class DeliveryStatus:
 class DeliveryStatusService:
     """Looks at the outbox for one user."""
 
-    def __init__(self, database: Database, *, time: SharedClock) -> None:
-        """`time` is the clock that deliverers share: by it a claim ends."""
+    def __init__(self, database: Database, moment: Moment) -> None:
+        """`moment` is of the clock that deliverers share: by it a claim ends."""
         self._database = database
-        self._time = time
+        self._moment = moment
 
     def status(self, user: UserReference, deadline: Deadline) -> DeliveryStatus:
         """Tells how the user's mails stand. Changes nothing.
@@ -78,7 +78,7 @@ class DeliveryStatusService:
                 raise UserNotFound
             rows = connection.execute(_newest(found.id)).mappings()
             mails = [MailStanding(**row) for row in rows]
-            now = self._time(connection)
+            now = read_clock(connection, self._moment)
         return DeliveryStatus(
             found.id,
             found.is_email_verified,

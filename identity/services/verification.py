@@ -7,10 +7,10 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from identity.database import Database, Moment
+from identity.database import Database
 from identity.deadlines import Deadline
 from identity.errors import TokenError, TokenExpired, TokenUsed
-from identity.mail.outbox import enqueue
+from identity.mail.outbox import MailQueue
 from identity.meters import SILENT, Meters
 from identity.models import User, Verification
 from identity.security.tokens import TokenSigner
@@ -28,13 +28,10 @@ class VerifiedUser:
 class VerificationIssuer:
     """Issues pending verifications, each with its mail."""
 
-    def __init__(
-        self, signer: TokenSigner, lifetime: timedelta, *, moment: Callable[[], Moment]
-    ) -> None:
-        """`moment` is one of the clock that deliverers share: a mail is due at once by it."""
+    def __init__(self, signer: TokenSigner, lifetime: timedelta, queue: MailQueue) -> None:
         self.lifetime = lifetime
         self._signer = signer
-        self._moment = moment
+        self._queue = queue
 
     def issue(
         self,
@@ -58,13 +55,7 @@ class VerificationIssuer:
                 "expires_at": expires_at,
             },
         )
-        enqueue(
-            connection,
-            user_id=user_id,
-            verification_id=verification_id,
-            now=now,
-            due_at=self._moment(),
-        )
+        self._queue.put(connection, user_id=user_id, verification_id=verification_id, now=now)
 
 
 _ISSUE: Final = insert(Verification)

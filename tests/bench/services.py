@@ -10,7 +10,7 @@ from identity.clock import SteadyClock
 from identity.database import Database
 from identity.deadlines import Deadline
 from identity.mail.deliverer import Deliverer
-from identity.mail.outbox import Outbox
+from identity.mail.outbox import MailQueue, Outbox
 from identity.mail.sender import Sender
 from identity.mail.templates import Templates
 from identity.schemas import Registration, UserReference
@@ -34,19 +34,14 @@ class Services:
         self.database: Final = Database(url)
         self._now = SteadyClock().now
         self._hasher = PasswordHasher(COST, cores=1)
-        issuer = VerificationIssuer(SIGNER, LIFETIME, moment=self.database.moment)
+        issuer = VerificationIssuer(SIGNER, LIFETIME, MailQueue(self.database.moment))
         self.registration: Final = RegistrationService(
             self.database, self._hasher, issuer, now=self._now, mail_queued=lambda: None
         )
         self.verification: Final = VerificationService(self.database, SIGNER, now=self._now)
         self.resend: Final = ResendService(self.database, issuer, now=self._now)
-        self._status = DeliveryStatusService(self.database, time=self.database.time)
-        self.outbox: Final = Outbox(
-            self.database,
-            str(uuid.uuid4()),
-            time=self.database.time,
-            moment=self.database.moment,
-        )
+        self._status = DeliveryStatusService(self.database, self.database.moment)
+        self.outbox: Final = Outbox(self.database, str(uuid.uuid4()), self.database.moment)
 
     def close(self) -> None:
         self._hasher.close()

@@ -7,15 +7,15 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Interval, bindparam, delete, select, update
 from sqlalchemy.engine import URL, make_url
 
 from identity import migrate
 from identity.clock import SteadyClock
-from identity.database import Database, Moment
+from identity.database import Database, Moment, moment_of
 from identity.deadlines import Deadline
 from identity.errors import TokenExpired
-from identity.mail.outbox import LEASE, Outbox
+from identity.mail.outbox import LEASE, MailQueue, Outbox
 from identity.models import OutboxMail, User, Verification
 from identity.ratelimit.memory import MemoryStore
 from identity.ratelimit.window import Limit
@@ -72,23 +72,20 @@ class Trial:
         self._shifts = [timedelta(), chance.choice([SHIFT, -SHIFT])]
         signer = TokenSigner(["k" * 32])
         now = self.machine.steady.now
-        issuer = VerificationIssuer(signer, LIFE, moment=self.moment)
+        self.moment = self._moment()
+        issuer = VerificationIssuer(signer, LIFE, MailQueue(self.moment))
         self._registrar = RegistrationService(
             database, hasher, issuer, now=now, mail_queued=lambda: None
         )
         self._verifier = VerificationService(database, signer, now=now)
         self._signer = signer
 
-    def shared(self, connection: Connection) -> datetime:
-        """The clock that leases go by: PostgreSQL's is on a machine of its own."""
-        if self._database.has_clock:
-            return self._database.time(connection) + self.machine.elapsed
-        return self.machine.steady.now()
-
-    def moment(self) -> Moment:
-        if self._database.has_clock:
-            return func.clock_timestamp() + self.machine.elapsed
-        return self.machine.steady.now()
+    def _moment(self) -> Moment:
+        """By the clock that leases go by: PostgreSQL's is on a machine of its own."""
+        if not self._database.has_clock:
+            return moment_of(self.machine.steady.now)
+        elapsed = bindparam(None, callable_=lambda: self.machine.elapsed, type_=Interval())
+        return self._database.moment + elapsed
 
     def set_clock(self) -> None:
         self._shifts.reverse()
@@ -119,7 +116,7 @@ class Trial:
         return True
 
     def outbox(self, holder: str) -> Outbox:
-        return Outbox(self._database, holder, time=self.shared, moment=self.moment)
+        return Outbox(self._database, holder, self.moment)
 
 
 def clock_on_sqlite(bench: Bench) -> Conclude:

@@ -14,6 +14,7 @@ from identity import migrate
 from identity.database import Database
 from identity.deadlines import Deadline
 from identity.errors import DeadlineTooShort
+from identity.mail.outbox import MailQueue
 from identity.schemas import Registration
 from identity.security.passwords import PasswordHasher
 from identity.security.tokens import TokenSigner
@@ -154,7 +155,7 @@ def interrupt_each_step(database: Database, leave: Leave) -> list[Outcome]:
     service = RegistrationService(
         database,
         hasher,
-        VerificationIssuer(TokenSigner(["k" * 32]), timedelta(hours=1), moment=database.moment),
+        VerificationIssuer(TokenSigner(["k" * 32]), timedelta(hours=1), MailQueue(database.moment)),
         now=lambda: datetime.now(UTC),
         mail_queued=lambda: None,
     )
