@@ -9,6 +9,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2_grpc
 
 from identity import embedded, policy
+from identity.call_pool import step_aside
 from identity.clock import SteadyClock
 from identity.config import ConfigurationError, Settings
 from identity.cores import usable_cores
@@ -69,7 +70,9 @@ class Service:
         signer = TokenSigner(_signing_keys(settings))
         self._database = _open_database(settings, pool_size(settings), meters)
         moment, now = _clocks(self._database, now)
-        self._hasher = PasswordHasher(settings.bcrypt_cost, cores, meters=meters)
+        self._hasher = PasswordHasher(
+            settings.bcrypt_cost, cores, meters=meters, before_wait=step_aside
+        )
         issuer = VerificationIssuer(signer, settings.verification_ttl, MailQueue(moment))
         resends = ResendService(self._database, issuer, now=now)
         outbox = Outbox(self._database, _unique_name(), moment)

@@ -115,12 +115,15 @@ class PasswordHasher:
         cores: int,
         clock: Callable[[], float] = time.monotonic,
         meters: Meters = SILENT,
+        before_wait: Callable[[], None] = lambda: None,
     ) -> None:
+        """`before_wait` is told by each thread that is going to wait for a hash."""
         self.admitted_at_most = ADMITTED_PER_CORE * cores
         self._cost = cost
         self._cores = cores
         self._clock = clock
         self._meters = meters
+        self._before_wait = before_wait
         self._lock = threading.Lock()
         self._admitted = 0
         self._recent = self._fastest = _SECONDS_AT_COST_12 * 2.0 ** (cost - 12)  # seconds a hash
@@ -153,6 +156,7 @@ class PasswordHasher:
             raise Overloaded(retry_after=self._recent) from None
         # When it is done, not when nobody waits any more: a thread that works is not free.
         future.add_done_callback(self._done)
+        self._before_wait()
         try:
             # The admission is an estimate: the deadline ends the wait all the same.
             timeout = deadline.remaining()

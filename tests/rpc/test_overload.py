@@ -17,10 +17,11 @@ from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event
 
 from tests.refusals import refused
-from tests.requests import verification
+from tests.requests import registration, verification
 from tests.rpc.conftest import Running, Serve
 
 REGISTER = "/identity.v1.IdentityService/Register"
+VERIFY = "/identity.v1.IdentityService/VerifyEmail"
 CHECK = "/grpc.health.v1.Health/Check"
 PATIENCE = 30  # seconds
 THREADS = 200  # more than the service has
@@ -57,7 +58,7 @@ def silent_calls(running: Running, silence: Silence, method: str, number: int) -
     return [call.future(silence, timeout=PATIENCE) for _ in range(number)]
 
 
-@pytest.mark.parametrize("method", [REGISTER, CHECK])
+@pytest.mark.parametrize("method", [REGISTER, VERIFY, CHECK])
 def test_calls_without_a_request_do_not_keep_others_waiting(
     serve: Serve, silence: Silence, method: str
 ) -> None:
@@ -67,6 +68,14 @@ def test_calls_without_a_request_do_not_keep_others_waiting(
     answer = HealthStub(running.channel).Check(HealthCheckRequest(), timeout=PATIENCE)
     assert answer.status == HealthCheckResponse.SERVING
     assert {call.code() for call in silent} == {grpc.StatusCode.CANCELLED}
+
+
+def test_calls_that_hash_have_threads_of_their_own(serve: Serve) -> None:
+    running = serve()
+    running.stub.Register(registration(), timeout=PATIENCE)
+    refused(running.stub.VerifyEmail, verification("x"), timeout=PATIENCE)
+    names = {thread.name.rpartition("_")[0] for thread in threading.enumerate()}
+    assert {"rpc", "hashing-rpc"} <= names
 
 
 def test_calls_without_a_request_are_counted(serve: Serve, silence: Silence) -> None:

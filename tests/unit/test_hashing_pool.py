@@ -292,3 +292,11 @@ def test_a_closed_pool_hashes_no_more() -> None:
     hasher.close()
     with pytest.raises(Overloaded):
         hasher.hash(PASSWORD, Deadline())
+
+
+def test_who_waits_for_a_hash_says_so_before() -> None:
+    said: list[int] = []
+    hasher = PasswordHasher(COST, 1, before_wait=lambda: said.append(threading.get_ident()))
+    hasher.hash(PASSWORD, Deadline())
+    hasher.close()
+    assert said == [threading.get_ident()]
