@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.headerregistry import Address, BaseHeader, HeaderRegistry
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, EmailPolicy
 from email.utils import format_datetime
 from functools import lru_cache
 from typing import Any
@@ -25,14 +25,30 @@ class _Headers(HeaderRegistry):
 
     def __init__(self) -> None:
         super().__init__()
+        self._class_of = lru_cache(maxsize=64)(super().__getitem__)  # which makes it anew each time
         self._parse_once = lru_cache(maxsize=64)(super().__call__)
+
+    def __getitem__(self, name: str) -> type[BaseHeader]:
+        return self._class_of(name)
 
     def __call__(self, name: str, value: Any) -> BaseHeader:  # noqa: ANN401 - as the base
         kind = name.lower()
         return (self._parse_once if kind in _REPEATED else super().__call__)(name, value)
 
 
-_POLICY = SMTP.clone(header_factory=_Headers())
+class _Policy(EmailPolicy):
+    """Folds headers that all mails share only once."""
+
+    def fold_binary(self, name: str, value: Any) -> bytes:  # noqa: ANN401 - as the base
+        return (_fold_once if name.lower() in _REPEATED else super().fold_binary)(name, value)
+
+
+@lru_cache(maxsize=64)
+def _fold_once(name: str, value: str) -> bytes:
+    return SMTP.fold_binary(name, value)
+
+
+_POLICY = _Policy(linesep=SMTP.linesep, header_factory=_Headers())
 
 
 @dataclass(frozen=True)
