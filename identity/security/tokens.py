@@ -11,6 +11,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from identity.errors import TokenInvalid
 
@@ -22,8 +23,20 @@ _FINGERPRINT_BYTES = 8
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{64}", re.ASCII)
 
 
-def _sign(key: bytes, context: bytes, message: bytes = b"") -> bytes:
-    return hmac.digest(key, context + message, hashlib.sha256)
+class _Key:
+    """One secret key. What all its signatures begin with is digested once: that is quicker, and
+    unlike hmac.digest() the rest keeps its thread's turn.
+    """
+
+    def __init__(self, secret: str) -> None:
+        self._token = hmac.new(secret.encode(), _CONTEXT, hashlib.sha256)
+        fingerprint = hmac.new(secret.encode(), _FINGERPRINT_CONTEXT, hashlib.sha256)
+        self.fingerprint: Final = fingerprint.digest()[:_FINGERPRINT_BYTES].hex()
+
+    def sign(self, token_id: bytes) -> bytes:
+        begun = self._token.copy()
+        begun.update(token_id)
+        return begun.digest()
 
 
 class TokenSigner:
@@ -39,13 +52,13 @@ class TokenSigner:
         if not keys:
             raise ValueError("at least one key is needed")
         self._random_bytes = random_bytes
-        self._keys = [key.encode() for key in keys]
-        self._by_fingerprint = {_fingerprint(key): key for key in reversed(self._keys)}
+        self._keys = [_Key(secret) for secret in keys]
+        self._by_fingerprint = {key.fingerprint: key for key in reversed(self._keys)}
 
     @property
     def fingerprint(self) -> str:
         """Names the signing key, 16 hex digits, without telling anything about it."""
-        return _fingerprint(self._keys[0])
+        return self._keys[0].fingerprint
 
     def new_id(self) -> bytes:
         """A fresh id, 16 random bytes."""
@@ -57,7 +70,7 @@ class TokenSigner:
         When that key is gone, the first key signs instead, so that a mail can still be sent.
         """
         key = self._by_fingerprint.get(fingerprint, self._keys[0])
-        return base64.urlsafe_b64encode(token_id + _sign(key, _CONTEXT, token_id)).decode()
+        return base64.urlsafe_b64encode(token_id + key.sign(token_id)).decode()
 
     def open(self, token: str) -> bytes:
         """The id that a token carries. Raises TokenInvalid, before any look into the database.
@@ -71,11 +84,7 @@ class TokenSigner:
         token_id, signature = raw[:ID_BYTES], raw[ID_BYTES:]
         genuine = False
         for key in self._keys:  # every key, also after a match: the time tells nothing
-            genuine |= hmac.compare_digest(signature, _sign(key, _CONTEXT, token_id))
+            genuine |= hmac.compare_digest(signature, key.sign(token_id))
         if not genuine:
             raise TokenInvalid
         return token_id
-
-
-def _fingerprint(key: bytes) -> str:
-    return _sign(key, _FINGERPRINT_CONTEXT)[:_FINGERPRINT_BYTES].hex()
