@@ -12,6 +12,7 @@ from tests.bench.figures import Figure, interleaved, ratios, reached, told
 from tests.bench.machine import cores
 from tests.bench.people import People
 from tests.bench.programs import Program, work_of
+from tests.valkey import Valkey
 
 AT_ONCE: Final = 16
 CLIENTS: Final = 2  # processes
@@ -35,7 +36,7 @@ class _Travellers:
         """Journeys a second."""
         bench = self._bench
         processes = {
-            "server": [self._server.process],
+            "server": [self._server.process, *self._server.process.children()],
             "generator": [client.process for client in self._clients],
             "PostgreSQL": postgres_processes(bench.postgres),
             "mail server": [bench.sink.program.process],
@@ -55,20 +56,31 @@ class _Travellers:
 
 
 def journeys(bench: Bench) -> Iterable[Figure]:
-    """Real ones and empty ones (two empty calls), in turn."""
+    """Real ones, by one process and by two, and empty ones (two empty calls), in turn."""
     number = bench.size(JOURNEYS, JOURNEYS_SHORT)
     bench.sink.forget()
     with ExitStack() as stack:
         people = People(bench.postgres)
-        service = stack.enter_context(bench.service(people.url))
-        empty = stack.enter_context(bench.start("tests.bench.empty"))
-        real = _Travellers(bench, "journeys", service, bench.sink.question_port)
-        hollow = _Travellers(bench, "empty journeys", empty, 0)
-        real.travel(JOURNEYS_SHORT)
-        hollow.travel(JOURNEYS_SHORT)
-        rates = interleaved(
-            bench.rounds, lambda: real.travel(number), lambda: hollow.travel(4 * number)
+        one = stack.enter_context(bench.service(people.url))
+        valkey = stack.enter_context(Valkey(bench.folder))
+        store = f"valkey://127.0.0.1:{valkey.port}"
+        two = stack.enter_context(
+            bench.service(People(bench.postgres).url, RATE_LIMIT_STORE=store, WORKERS="2")
         )
-    yield reached("journeys", ratios(*rates))
-    yield told("journeys, 16 at once", rates[0], "/s")
+        empty = stack.enter_context(bench.start("tests.bench.empty"))
+        alone = _Travellers(bench, "journeys", one, bench.sink.question_port)
+        both = _Travellers(bench, "journeys, two workers", two, bench.sink.question_port)
+        hollow = _Travellers(bench, "empty journeys", empty, 0)
+        for travellers in (alone, both, hollow):
+            travellers.travel(JOURNEYS_SHORT)
+        rates = interleaved(
+            bench.rounds,
+            lambda: both.travel(number),
+            lambda: hollow.travel(4 * number),
+            lambda: alone.travel(number),
+        )
+    yield reached("journeys", ratios(rates[0], rates[1]))
+    yield told("journeys, 16 at once, two workers", rates[0], "/s")
     yield told("empty journeys, 16 at once", rates[1], "/s")
+    yield told("journeys, 16 at once, one process", rates[2], "/s")
+    yield told("the same, over empty journeys", ratios(rates[2], rates[1]))

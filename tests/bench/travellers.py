@@ -38,14 +38,19 @@ class Traveller:
             self._stub.VerifyEmail(verification(token), metadata=self._metadata, timeout=_DEADLINE)
 
 
+def _connected(endpoint: str) -> grpc.Channel:
+    """A connection of its own: several workers share them out."""
+    channel = grpc.insecure_channel(endpoint, [("grpc.use_local_subchannel_pool", 1)])
+    grpc.channel_ready_future(channel).result(_DEADLINE)
+    return channel
+
+
 def main() -> None:
     endpoint, sink_port, threads, number = sys.argv[1], *map(int, sys.argv[2:5])
     with ExitStack() as stack:
-        channel = stack.enter_context(grpc.insecure_channel(endpoint))
-        grpc.channel_ready_future(channel).result(_DEADLINE)
         travellers = [
             Traveller(
-                channel,
+                stack.enter_context(_connected(endpoint)),
                 stack.enter_context(Questions(sink_port)) if sink_port else None,
                 f"10.1.{number}.{thread}",
             )
