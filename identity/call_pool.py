@@ -46,9 +46,9 @@ class CallPool(ThreadPoolExecutor):
         self._lock = threading.Lock()  # of all below
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._runners = 0  # never more than threads
-        self._running: list[_Runner] = []  # of these, those that have not stepped aside
-        self._is_closed = False
-        self._is_wanted = threading.Event()  # calls wait
+        self._running: list[_Runner] = []  # of these, those that neither wait nor stand still
+        self._is_shut_down = False
+        self._is_wanted = threading.Event()  # calls wait for a runner
         self._watcher = threading.Thread(target=self._watch, name=f"{name}-watch", daemon=True)
 
     def start(self) -> None:
@@ -60,22 +60,24 @@ class CallPool(ThreadPoolExecutor):
     ) -> "Future[Any]":
         future: Future[Any] = Future()
         with self._lock:
+            if self._is_shut_down:
+                raise RuntimeError("the pool is shut down")
             self._calls.append((future, partial(work, *arguments, **named)))
-            self._fill()
-            if self._calls and not self._is_wanted.is_set():
+            if len(self._calls) > self._fill() and not self._is_wanted.is_set():
                 self._is_wanted.set()
         return future
 
-    def close(self) -> None:
-        """Starts no more threads; those that run go on until all calls have been run."""
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Takes no more calls. Those in the queue are run by whoever runs already."""
         with self._lock:
-            self._is_closed = True
+            self._is_shut_down = True
         self._is_wanted.set()
-        self.shutdown(wait=False)
+        super().shutdown(wait, cancel_futures=cancel_futures)
 
     def step_aside(self, runner: "_Runner") -> None:
         """For a runner's own thread: from now on another may take its place."""
         with self._lock:
+            runner.is_aside = True
             if runner in self._running:
                 self._running.remove(runner)
                 self._fill()
@@ -83,16 +85,19 @@ class CallPool(ThreadPoolExecutor):
     def take(self, runner: "_Runner") -> "tuple[Future[Any], Callable[[], Any]] | None":
         """The next call for a runner. None, its end, where there is none or no room any more."""
         with self._lock:
-            is_running = runner in self._running
-            if self._calls and (is_running or len(self._running) < self._most):
-                if not is_running:
-                    self._running.append(runner)
-                runner.begun = self._clock()
-                return self._calls.popleft()
-            if is_running:
+            if runner in self._running:
                 self._running.remove(runner)
-            self._runners -= 1
-            return None
+                has_room = len(self._running) < self._most
+            else:
+                # One that stood still goes on, as the next call may well do the same: where all
+                # do, with a slow database, there are soon as many runners as it takes.
+                has_room = not runner.is_aside or len(self._running) < self._most
+            if not self._calls or not has_room:
+                self._runners -= 1
+                return None
+            self._running.append(runner)
+            runner.is_aside, runner.begun = False, self._clock()
+            return self._calls.popleft()
 
     def look(self) -> None:
         """Where calls wait, lets others take the place of runners that do not come to an end."""
@@ -104,19 +109,26 @@ class CallPool(ThreadPoolExecutor):
             self._running = [runner for runner in self._running if runner.begun > end]
             self._fill()
 
-    def _fill(self) -> None:
-        """With the lock held: begins the runners that there is work and room for."""
-        if self._is_closed:
-            return
-        threads = self._threads_at_most - self._runners
-        for _ in range(min(self._most - len(self._running), len(self._calls), threads)):
+    def _fill(self) -> int:
+        """With the lock held: begins the runners that there is work and room for; how many."""
+        if self._is_shut_down:
+            return 0
+        room = min(self._most - len(self._running), self._threads_at_most - self._runners)
+        number = max(0, min(room, len(self._calls)))
+        for _ in range(number):
             runner = _Runner(self, self._clock())
             self._runners += 1
             self._running.append(runner)
-            super().submit(runner.run)
+            try:
+                super().submit(runner.run)
+            except RuntimeError:
+                # No thread could be started, as beyond a limit on them. The next that is free runs
+                # it; the call waits for it, and must not end the server.
+                continue
+        return number
 
     def _watch(self) -> None:
-        while not self._is_closed:
+        while not self._is_shut_down:
             self._is_wanted.wait()
             time.sleep(STALL)
             self.look()
@@ -128,6 +140,7 @@ class _Runner:
     def __init__(self, pool: CallPool, begun: float) -> None:
         self.pool = pool
         self.begun = begun  # when it took the call that it is at
+        self.is_aside = False  # by its own word
 
     def run(self) -> None:
         _own.runner = self

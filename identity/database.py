@@ -117,7 +117,7 @@ class Database:
 
     @contextmanager
     def single(self) -> Iterator[Connection]:
-        """For one statement that writes, a transaction by itself, and others that read.
+        """For statements of which each may stand by itself: in PostgreSQL each is a transaction.
 
         Raises as `write` does.
         """

@@ -95,8 +95,10 @@ class Transport:
         )
         self._hold = HoldInterceptor()
         # Two, so that others do not queue behind a crowd of calls that hash.
-        self._light = CallPool(waiting_threads + LIGHT_THREADS, "rpc", runners=RUNNERS)
-        self._hashing = CallPool(waiting_threads, "hashing-rpc", runners=HASHING_RUNNERS)
+        # More threads than may wait for a hash: whom there is no room for must be told.
+        threads = waiting_threads + LIGHT_THREADS
+        self._light = CallPool(threads, "rpc", runners=RUNNERS)
+        self._hashing = CallPool(threads, "hashing-rpc", runners=HASHING_RUNNERS)
         identify, rates_of_callers = _callers(settings)
         limits = _limits(settings, windows, rates_of_callers)
         self.server: Final = grpc.server(
@@ -145,8 +147,8 @@ class Transport:
             stopped = self.server.stop(grace)
             sleep(HOLD)
         stopped.wait(grace + 1)
-        self._light.close()
-        self._hashing.close()
+        self._light.shutdown(wait=False)
+        self._hashing.shutdown(wait=False)
         self._lookout.stop()
 
 

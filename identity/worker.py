@@ -48,13 +48,16 @@ class Worker:
         poll_at = time.monotonic()
         while not self._stopping.is_set():
             self._work.clear()
-            is_poll = time.monotonic() >= poll_at
-            jobs = [*self._polling, *self._woken] if is_poll else self._woken
-            if sum([self._attempt(job) for job in jobs]):
-                continue
-            if is_poll:
-                poll_at = time.monotonic() + POLL_INTERVAL
-            self._work.wait(poll_at - time.monotonic())
+            polled = 0
+            if time.monotonic() >= poll_at:
+                polled = self._attempt_all(self._polling)
+                if not polled:
+                    poll_at = time.monotonic() + POLL_INTERVAL
+            if not self._attempt_all(self._woken) + polled:
+                self._work.wait(max(0.0, poll_at - time.monotonic()))
+
+    def _attempt_all(self, jobs: Sequence[Job]) -> int:
+        return sum([self._attempt(job) for job in jobs])
 
     def _attempt(self, job: Job) -> int:
         """What the job did; 0 when it failed, so that the next try waits for the poll."""

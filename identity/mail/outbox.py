@@ -47,7 +47,11 @@ _CLAIMED: Final = (
     )
     .join(User, User.id == OutboxMail.user_id)
     .join(Verification, Verification.id == OutboxMail.verification_id)
-    .where(OutboxMail.id.in_(bindparam("claimed", expanding=True)))
+    .where(
+        OutboxMail.id.in_(bindparam("claimed", expanding=True)),
+        # Whoever else had sent it has told so since: then nobody holds it.
+        OutboxMail.claimed_by == bindparam("holder"),
+    )
     .order_by(OutboxMail.created_at)
 )
 # Of a mail that is not sent yet.
@@ -136,12 +140,18 @@ class Outbox:
             now, probe_at = connection.execute(self._look).one()
             if probe_at is None:
                 return Batch(self._claim(connection, now, limit))
+        return self._probe(now, probe_at)
+
+    def _probe(self, now: datetime, probe_at: datetime) -> Batch:
+        if now < probe_at:
+            return Batch([])
+        with self._database.write() as connection:
             turn = connection.execute(
                 update(OutboxPause)
-                .where(OutboxPause.probe_at == probe_at, OutboxPause.probe_at <= now)
+                .where(OutboxPause.probe_at == probe_at)
                 .values(probe_at=now + PROBE_INTERVAL)
             )
-            if not turn.rowcount:  # too early, or another deliverer's turn
+            if not turn.rowcount:  # another deliverer's turn
                 return Batch([])
             return Batch(self._claim(connection, now, 1), is_probe=True)
 
@@ -157,13 +167,14 @@ class Outbox:
         ).all()
         if not claimed:
             return []
-        rows = connection.execute(_CLAIMED, {"claimed": claimed}).mappings()
+        held = {"claimed": claimed, "holder": self._holder}
+        rows = connection.execute(_CLAIMED, held).mappings()
         mails = [QueuedVerification(**row) for row in rows]
         orphans = set(claimed).difference(mail.outbox_id for mail in mails)
         if orphans:  # their verification was cleaned up: there is no link left to send
             connection.execute(
                 update(OutboxMail)
-                .where(OutboxMail.id.in_(orphans))
+                .where(OutboxMail.id.in_(orphans), OutboxMail.claimed_by == self._holder)
                 .values(due_at=None, claimed_by=None, dead_at=now, last_error="token gone")
             )
         return mails

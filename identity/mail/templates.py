@@ -40,13 +40,14 @@ class _Policy(EmailPolicy):
     """Folds headers that all mails share only once."""
 
     def fold_binary(self, name: str, value: Any) -> bytes:  # noqa: ANN401 - as the base
-        return (_fold_once if name.lower() in _REPEATED else super().fold_binary)(name, value)
+        return (_fold_once if name.lower() in _REPEATED else _fold)(self, name, value)
 
 
-@lru_cache(maxsize=64)
-def _fold_once(name: str, value: str) -> bytes:
-    return SMTP.fold_binary(name, value)
+def _fold(policy: _Policy, name: str, value: str) -> bytes:
+    return EmailPolicy.fold_binary(policy, name, value)
 
+
+_fold_once = lru_cache(maxsize=64)(_fold)
 
 _POLICY = _Policy(linesep=SMTP.linesep, header_factory=_Headers())
 

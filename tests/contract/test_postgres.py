@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL
 
 from identity.database import Database
 from identity.errors import DatabaseUnavailable
+from identity.mail.outbox import LEASE
+from tests.fakes import FakeClock
+from tests.outbox import outbox, queue_mails, state
 
 PATIENCE = 30  # seconds
 
@@ -183,3 +186,24 @@ def test_a_server_that_only_reads_is_not_connected_to(postgres_url: URL) -> None
         setting(read_only, "statement_timeout")
     allowed = read_only.update_query_dict({"target_session_attrs": "any"})
     assert setting(allowed, "transaction_read_only") == "on"
+
+
+def test_a_mail_that_another_tells_to_be_sent_during_a_claim_is_not_claimed(
+    postgres_url: URL,
+) -> None:
+    clock = FakeClock()
+    with closing(Database(postgres_url)) as database, closing(Database(postgres_url)) as others:
+        queue_mails(database, clock, 2)
+        first, second = outbox(others, clock, "first"), outbox(database, clock, "second")
+        known = {mail.outbox_id for mail in first.claim(2).mails}
+        told = known.pop()
+        clock.advance(seconds=LEASE.total_seconds())
+
+        def tell(*event: object) -> None:
+            if "UPDATE outbox" in str(event[2]) and "claimed_by" in str(event[2]):
+                first.sent(told)
+
+        event.listen(database.engine, "after_cursor_execute", tell)
+        assert [mail.outbox_id for mail in second.claim(2).mails] == [*known]
+        rows = sorted(str(row[2]) for row in state(database))
+    assert rows == ["queued", "sent"]

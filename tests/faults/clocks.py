@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL, make_url
 
 from identity import migrate
 from identity.clock import SteadyClock
-from identity.database import Database, Moment, moment_of
+from identity.database import Database, Moment, moment_of, read_clock
 from identity.deadlines import Deadline
 from identity.errors import TokenExpired
 from identity.mail.outbox import LEASE, MailQueue, Outbox
@@ -206,7 +206,7 @@ def _waits(trial: Trial, database: Database) -> Iterator[timedelta]:
         due_at = connection.execute(
             select(OutboxMail.due_at).where(OutboxMail.id == mail.outbox_id)
         ).scalar_one()
-        yield due_at - trial.shared(connection)
+        yield due_at - read_clock(connection, trial.moment)
     outbox.sent(mail.outbox_id)
     limiter = MemoryStore(Limit.per_seconds(1, 60), clock=trial.machine.monotonic_ns)
     for _ in range(2):

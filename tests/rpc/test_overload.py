@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent import futures
 from typing import Any
 
 import grpc
@@ -16,6 +17,10 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event
 
+from identity import config
+from identity.security import passwords
+from identity.security.passwords import ADMITTED_PER_CORE
+from identity.server import cores_for_hashes
 from tests.refusals import refused
 from tests.requests import registration, verification
 from tests.rpc.conftest import Running, Serve
@@ -65,17 +70,51 @@ def test_calls_without_a_request_do_not_keep_others_waiting(
     running = serve()
     silent = silent_calls(running, silence, method, THREADS)
     assert refused(running.stub.VerifyEmail, verification("x"), timeout=PATIENCE).reason
+    assert running.stub.Register(registration(), timeout=PATIENCE).id
     answer = HealthStub(running.channel).Check(HealthCheckRequest(), timeout=PATIENCE)
     assert answer.status == HealthCheckResponse.SERVING
     assert {call.code() for call in silent} == {grpc.StatusCode.CANCELLED}
 
 
-def test_calls_that_hash_have_threads_of_their_own(serve: Serve) -> None:
+def test_calls_that_hash_take_no_thread_of_the_others(serve: Serve) -> None:
+    before = set(threading.enumerate())
+    serve().stub.Register(registration(), timeout=PATIENCE)
+    names = {thread.name.rpartition("_")[0] for thread in set(threading.enumerate()) - before}
+    assert "hashing-rpc" in names
+    assert "rpc" not in names
+
+
+def test_who_finds_no_room_to_wait_for_a_hash_is_told_at_once(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end = threading.Event()
+
+    def slowly(_password: str, _cost: int) -> str:
+        may_end.wait(PATIENCE)
+        return "x"
+
+    monkeypatch.setattr(passwords, "hash_password", slowly)
     running = serve()
-    running.stub.Register(registration(), timeout=PATIENCE)
-    refused(running.stub.VerifyEmail, verification("x"), timeout=PATIENCE)
-    names = {thread.name.rpartition("_")[0] for thread in threading.enumerate()}
-    assert {"rpc", "hashing-rpc"} <= names
+    admitted = ADMITTED_PER_CORE * cores_for_hashes(config.load())
+    waiting = [
+        running.stub.Register.future(
+            registration(f"user{number}", f"user{number}@example.com"), timeout=PATIENCE
+        )
+        for number in range(admitted + 1)
+    ]
+    first = next(futures.as_completed(map(ended, waiting), PATIENCE)).result()
+    assert first.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert sum(call.done() for call in waiting) == 1
+    may_end.set()
+    codes = [call.code() for call in waiting if call is not first]
+    assert set(codes) == {grpc.StatusCode.OK}
+
+
+def ended(call: Any) -> "futures.Future[Any]":  # noqa: ANN401
+    """As the standard library has it."""
+    future: futures.Future[Any] = futures.Future()
+    call.add_done_callback(future.set_result)
+    return future
 
 
 def test_calls_without_a_request_are_counted(serve: Serve, silence: Silence) -> None:

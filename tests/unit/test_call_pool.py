@@ -1,5 +1,6 @@
 """Calls run a few at a time, and none waits for one that waits itself."""
 
+import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -10,16 +11,25 @@ import pytest
 from identity.call_pool import STALL, CallPool, step_aside
 from tests.fakes import FakeClock
 
+_numbers = itertools.count()
+
 PATIENCE = 20  # seconds, for what takes none
 
 
 @contextmanager
 def pool(threads: int, runners: int, clock: FakeClock | None = None) -> Iterator[CallPool]:
-    made = CallPool(threads, "calls", runners=runners, clock=(clock or FakeClock()).monotonic)
+    clock = clock or FakeClock()
+    made = CallPool(threads, f"calls{next(_numbers)}", runners=runners, clock=clock.monotonic)
     try:
         yield made
     finally:
-        made.close()
+        made.shutdown(wait=False)
+
+
+def threads_of(calls: CallPool) -> int:
+    """How many it has: they are started, and counted, before the pool answers."""
+    name = calls._thread_name_prefix  # type: ignore[attr-defined]
+    return sum(thread.name.startswith(f"{name}_") for thread in threading.enumerate())
 
 
 class Waiting:
@@ -41,22 +51,30 @@ class Waiting:
             return self._changed.wait_for(lambda: self.begun == number, PATIENCE)
 
 
+class TickingClock(FakeClock):
+    """Goes on by a second with each look."""
+
+    def monotonic(self) -> float:
+        self.advance(seconds=1)
+        return super().monotonic()
+
+
 def results(calls: list[Future[object]]) -> list[object]:
     return [call.result(PATIENCE) for call in calls]
 
 
-def test_few_run_at_once_in_the_order_of_their_coming() -> None:
+def test_few_run_at_once() -> None:
     order: list[int] = []
     waiting = Waiting()
     with pool(threads=10, runners=2) as calls:
         first = [calls.submit(waiting) for _ in range(2)]
         others = [calls.submit(order.append, number) for number in range(50)]
         assert waiting.have_begun(2)
+        assert threads_of(calls) == 2
         assert order == []
         waiting.may_end.set()
         results([*first, *others])
     assert sorted(order) == list(range(50))
-    assert order[:1] in ([0], [1])
 
 
 def test_one_runner_keeps_the_order() -> None:
@@ -86,7 +104,7 @@ def test_a_call_that_stands_still_lets_the_next_one_run_when_it_is_looked_for() 
         assert waiting.have_begun(2)
         other = calls.submit(ran.set)
         calls.look()
-        assert not ran.is_set()
+        assert threads_of(calls) == 2
         clock.advance(seconds=STALL)
         calls.look()
         other.result(PATIENCE)
@@ -96,13 +114,12 @@ def test_a_call_that_stands_still_lets_the_next_one_run_when_it_is_looked_for() 
 
 def test_while_it_is_started_it_is_looked_for() -> None:
     waiting = Waiting()
-    calls = CallPool(10, "calls", runners=2)
-    calls.start()
-    still = [calls.submit(waiting) for _ in range(10)]
-    assert waiting.have_begun(10)
-    waiting.may_end.set()
-    results(still)
-    calls.close()
+    with pool(threads=10, runners=2, clock=TickingClock()) as calls:
+        calls.start()
+        still = [calls.submit(waiting) for _ in range(10)]
+        assert waiting.have_begun(10)
+        waiting.may_end.set()
+        results(still)
 
 
 def test_there_are_never_more_threads_than_said() -> None:
@@ -120,23 +137,39 @@ def test_there_are_never_more_threads_than_said() -> None:
 
 
 def test_who_comes_back_to_others_in_its_place_takes_no_more_calls() -> None:
-    aside, waiting, after = Waiting(), Waiting(), Waiting()
+    came_back = threading.Event()
 
-    def leave() -> None:
+    def leave() -> bool:
         step_aside()
-        aside()
+        return came_back.wait(PATIENCE)
 
+    waiting = Waiting()
     with pool(threads=3, runners=1) as calls:
-        first = calls.submit(leave)
-        second = calls.submit(waiting)
-        assert aside.have_begun(1)
+        first, second = calls.submit(leave), calls.submit(waiting)
         assert waiting.have_begun(1)
-        third = calls.submit(after)
-        aside.may_end.set()
-        first.result(PATIENCE)
-        assert after.begun == 0
+        third = calls.submit(lambda: threading.current_thread().name)
+        came_back.set()
+        assert first.result(PATIENCE)
         waiting.may_end.set()
-        after.may_end.set()
+        (_, name) = results([second, third])
+        assert name == f"{calls._thread_name_prefix}_1"  # type: ignore[attr-defined]
+
+
+def test_who_stood_still_goes_on_beside_others() -> None:
+    clock = FakeClock()
+    slow, others = Waiting(), Waiting()
+    with pool(threads=4, runners=1, clock=clock) as calls:
+        first, second = calls.submit(slow), calls.submit(others)
+        assert slow.have_begun(1)
+        clock.advance(seconds=STALL)
+        calls.look()
+        assert others.have_begun(1)
+        third = calls.submit(others)
+        slow.may_end.set()
+        first.result(PATIENCE)
+        assert others.have_begun(2)
+        assert threads_of(calls) == 2
+        others.may_end.set()
         results([second, third])
 
 
@@ -175,5 +208,29 @@ def test_what_is_in_the_queue_when_it_is_closed_still_runs() -> None:
     assert results([first, second]) == [None, 7]
 
 
-def test_a_thread_that_runs_no_call_may_say_that_it_waits() -> None:
-    step_aside()
+def test_after_that_it_takes_none() -> None:
+    with pool(threads=2, runners=1) as calls:
+        pass
+    with pytest.raises(RuntimeError):
+        calls.submit(lambda: 7)
+
+
+def test_where_no_thread_can_be_started_calls_wait_for_those_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = FakeClock()
+    waiting = Waiting()
+    with pool(threads=9, runners=1, clock=clock) as calls:
+        first = calls.submit(waiting)
+        assert waiting.have_begun(1)
+        with monkeypatch.context() as limited:
+            limited.setattr(threading.Thread, "start", _fail_to_start)
+            second = calls.submit(lambda: 7)
+            clock.advance(seconds=STALL)
+            calls.look()
+        waiting.may_end.set()
+        assert results([first, second]) == [None, 7]
+
+
+def _fail_to_start(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

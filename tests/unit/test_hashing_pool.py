@@ -295,8 +295,13 @@ def test_a_closed_pool_hashes_no_more() -> None:
 
 
 def test_who_waits_for_a_hash_says_so_before() -> None:
-    said: list[int] = []
-    hasher = PasswordHasher(COST, 1, before_wait=lambda: said.append(threading.get_ident()))
-    hasher.hash(PASSWORD, Deadline())
+    gate = Gate()
+    said = threading.Semaphore(0)
+    hasher = PasswordHasher(COST, 1, clock=gate, before_wait=said.release)
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(hasher.hash, PASSWORD, Deadline())
+        assert said.acquire(timeout=TIMEOUT)
+        assert not gate.opened.is_set()
+        gate.opened.set()
+        assert verify_password(PASSWORD, answer.result(TIMEOUT))
     hasher.close()
-    assert said == [threading.get_ident()]
