@@ -18,6 +18,7 @@ from identity.interceptors.clients import Clients
 from identity.interceptors.hold import HoldInterceptor
 from identity.interceptors.observe import ObserveInterceptor
 from identity.interceptors.patience import Patience
+from identity.interceptors.pools import PoolInterceptor
 from identity.interceptors.ratelimit import RateLimitInterceptor
 from identity.interceptors.reading import ReadingInterceptor
 from identity.log_writer import LineWriter
@@ -118,6 +119,7 @@ def _interceptors() -> list[grpc.ServerInterceptor]:
     """In the order of identity/transport.py."""
     limits = Limits(MemoryWindows(), {_METHOD: (policy.GENERAL, _LIMIT)}, {})
     return [
+        PoolInterceptor({}),
         HoldInterceptor(),
         _observe(),
         RateLimitInterceptor(limits),
